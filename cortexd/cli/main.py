@@ -1,0 +1,112 @@
+"""The command line: finds the verb, runs it, and turns its end into an exit code.
+
+Owns the list of verbs and the exit codes: 0 fine, 1 failed, 2 wrong usage or bad configuration,
+130 after Ctrl-C. Knows nothing of what a verb does: each verb is a module of this folder that adds
+its own parser. A verb's module is imported only when that verb, or the list of all verbs, is asked
+for, so that ``cortexd --version`` does not pay for the daemon.
+"""
+
+import argparse
+import os
+import select
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from cortexd import __version__
+
+#: Verb -> its module in this folder, in the order in which ``--help`` tells about them.
+VERBS = {
+    "serve": "serve",
+    "demo": "demo",
+    "check-config": "check_config",
+    "status": "status",
+}
+
+#: What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+Subparsers = argparse._SubParsersAction  # argparse gives its own return type no public name
+
+
+class Verb(Protocol):
+    """What a verb's module offers."""
+
+    def add_parser(self, subparsers: "Subparsers[argparse.ArgumentParser]", /) -> object:
+        """Add the verb's parser, with ``run`` set to a ``Callable[[Namespace], int]``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``cortexd ARGV`` (default: the process's own arguments) and return its exit code.
+
+    A bug in a verb leaves as the exception it is, which Python reports with exit code 1.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is None:  # trio wraps the Ctrl-C it passes on
+            return INTERRUPTED
+        raise
+    except BrokenPipeError:
+        if _reader_is_there():
+            raise
+        return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = _parser(_verbs_needed(arguments))
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has already printed the help, the version or the mistake
+        sys.stdout.flush()
+        return stop.code if isinstance(stop.code, int) else 2
+    if options.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
+    run = cast("Callable[[argparse.Namespace], int]", options.run)
+    exit_code = run(options)
+    sys.stdout.flush()  # here, where a reader that has gone away is still ours to deal with
+    return exit_code
+
+
+def _verbs_needed(arguments: Sequence[str]) -> Sequence[str]:
+    """The verb that is named first; none for ``--version``; else all, for help and mistakes."""
+    first = arguments[0] if arguments else ""
+    if first in VERBS:
+        return (first,)
+    if first == "--version":
+        return ()
+    return tuple(VERBS)
+
+
+def _parser(verbs: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cortexd",
+        description="One endpoint in front of your own GPUs, with token budgets that hold.",
+        epilog="Exit codes: 0 fine, 1 failed, 2 wrong usage or bad configuration.",
+    )
+    parser.add_argument("--version", action="version", version=f"cortexd {__version__}")
+    subparsers = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
+    for verb in verbs:
+        module = cast("Verb", import_module(f"cortexd.cli.{VERBS[verb]}"))
+        module.add_parser(subparsers)
+    return parser
+
+
+def _reader_is_there() -> bool:
+    """Whether somebody still reads standard output; if not, Python stops writing, even at exit.
+
+    It would flush what is left once more when it ends and report the same broken pipe again, so the
+    output is pointed at /dev/null.
+    """
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return False

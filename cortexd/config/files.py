@@ -1,0 +1,117 @@
+"""The files that a configuration names: read, bounded, or why not.
+
+Owns the reading of text and secrets, and the trial of TLS files and of the ledger's directory.
+Changes nothing on disk: what it tries leaves no trace, even when it is killed.
+"""
+
+import errno
+import os
+import ssl
+from typing import Final
+
+from cortexd.config.convert import SecretFault
+
+FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+SECRET_FILE_BYTES_MAX: Final = 64 * 1024
+
+
+class FileFault(Exception):
+    """A file cannot be used: `what` is wrong, and a `hint`; `missing` when nothing is there."""
+
+    def __init__(self, what: str, hint: str, *, missing: bool = False) -> None:
+        super().__init__(what)
+        self.what, self.hint, self.missing = what, hint, missing
+
+
+def read_text(path: str, *, bytes_max: int = FILE_BYTES_MAX) -> str:
+    """The file's UTF-8 text (a byte order mark is dropped); raises FileFault."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(bytes_max + 1)
+    except (OSError, ValueError) as error:
+        raise _file_fault(error) from None
+    if len(data) > bytes_max:
+        raise FileFault(
+            f"the file is larger than {bytes_max} bytes", "this cannot be the right file"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"the file is not UTF-8: byte {error.start} (counted from 0) fits nowhere"
+        raise FileFault(what, "save it as UTF-8") from None
+
+
+def read_secret(path: str) -> str:
+    """The text of a secret's file without its trailing newline; raises SecretFault."""
+    try:
+        return read_text(path, bytes_max=SECRET_FILE_BYTES_MAX).rstrip("\r\n")
+    except FileFault as fault:
+        raise SecretFault(fault.what, fault.hint) from None
+
+
+def tls_fault(certificate: str, private_key: str) -> tuple[str, str] | None:
+    """Why this pair of readable PEM files cannot serve TLS: (what, hint); None when it can."""
+    try:
+        # The empty password keeps OpenSSL from asking at the terminal for that of an encrypted key.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, private_key, password="")
+    except (ssl.SSLError, OSError, ValueError):
+        hint = "both in PEM format, belonging together, the key not encrypted"
+        return "the certificate and the private key cannot be used", hint
+    return None
+
+
+def readable_fault(path: str) -> tuple[str, str] | None:
+    """Why this file cannot be read: (what, hint); None when it can."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        fault = _file_fault(error)
+        return fault.what, fault.hint
+    return None
+
+
+def directory_fault(path: str) -> tuple[str, str] | None:
+    """Why files cannot be made in this directory, which may not exist yet: (what, hint), or None.
+
+    Where it does not exist, the nearest parent that does has to be writable.
+    """
+    nearest = path
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "the path is too long", "choose a shorter one"
+    while not os.path.lexists(nearest) and os.path.dirname(nearest) != nearest:
+        nearest = os.path.dirname(nearest)
+    shown = "it" if nearest == path else f"its nearest existing parent, {nearest},"
+    if not os.path.isdir(nearest):
+        return f"{shown} is not a directory", "choose another place"
+    try:
+        # An unnamed file: proves the right to write (also to root), and is gone once closed.
+        os.close(os.open(nearest, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        unsupported = error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+        if not unsupported or not os.access(nearest, os.W_OK | os.X_OK):
+            why = os.strerror(error.errno or errno.EIO).lower()
+            return (
+                f"{shown} cannot be written: {why}",
+                "give cortexd's user the right to write there",
+            )
+    return None
+
+
+def _file_fault(error: OSError | ValueError) -> FileFault:
+    match error:
+        case FileNotFoundError():
+            return FileFault("the file does not exist", "check the path", missing=True)
+        case IsADirectoryError():
+            return FileFault("a directory, not a file", "name the file in it")
+        case PermissionError():
+            return FileFault("the file may not be read", "give cortexd's user the right to read it")
+        case OSError():
+            why = os.strerror(error.errno or errno.EIO).lower()
+            return FileFault(f"the file cannot be read: {why}", "check the path")
+        case _:
+            return FileFault("not a path", "check the path")

@@ -1,0 +1,174 @@
+"""File, environment and flags -> Config and Catalogue, or every problem at once.
+
+Owns the order (file, environment, flags), which folder a relative path starts from, and what
+loading fills in: key digests in place of keys, key ids, absolute paths. Knows no rule: see
+convert.py and check.py.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from cortexd.config.addresses import parse_endpoint
+from cortexd.config.check import add_all, fingerprint, notices_of, problems_of
+from cortexd.config.convert import convert
+from cortexd.config.document import BROKEN, read_document
+from cortexd.config.files import (
+    FileFault,
+    directory_fault,
+    read_secret,
+    read_text,
+    readable_fault,
+    tls_fault,
+)
+from cortexd.config.overrides import with_overrides
+from cortexd.config.problems import Problem, Report, in_reading_order
+from cortexd.config.problems import render as render
+from cortexd.config.schema import Catalogue, Config, Entitlements, Key, Tls
+
+LEDGER_DIRECTORY: Final = "cortexd-ledger"
+
+
+class Loaded(Struct, frozen=True):
+    """A configuration that can be run: every path absolute, no plaintext key in it.
+
+    `notices` are sentences about what is allowed and probably not meant.
+    """
+
+    config: Config
+    catalogue: Catalogue
+    notices: tuple[str, ...]
+
+
+class ConfigProblems(Exception):
+    """The configuration cannot be run; `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(render(problems))
+        self.problems = problems
+
+
+def load(
+    path: str | os.PathLike[str], environment: Mapping[str, str], flags: Mapping[str, str]
+) -> Loaded:
+    """Reads the configuration at `path` and the catalogue it names.
+
+    `environment` is the process's (CORTEXD_..., CREDENTIALS_DIRECTORY, STATE_DIRECTORY); `flags`
+    maps paths (`gateway.listen`) to what the command line says. Raises ConfigProblems.
+    """
+    file = os.path.abspath(path)
+    report = Report(os.fspath(path))
+    secrets_directory = environment.get("CREDENTIALS_DIRECTORY") or os.path.dirname(file)
+
+    def secret_at(relative: str) -> str:
+        return read_secret(os.path.join(secrets_directory, relative))
+
+    raw = _read(file, report)
+    if raw is BROKEN:
+        raise ConfigProblems(report.problems)
+    raw = with_overrides(raw, environment, flags, report)
+    written = convert(Config, raw, report, secret_at)
+    config = _with_paths(written, os.path.dirname(file), environment)
+    catalogue, catalogue_report, notices = _catalogue(config, report, secret_at)
+    add_all(problems_of(config, catalogue), report, catalogue_report)
+    _try_files(config, report)
+    problems = [*report.problems, *catalogue_report.problems]
+    if problems:
+        raise ConfigProblems(in_reading_order(problems, [report.source, catalogue_report.source]))
+    config = _finished(config)
+    return Loaded(config, catalogue, (*notices, *notices_of(config)))
+
+
+def _read(file: str, report: Report) -> object:
+    try:
+        return read_document(read_text(file), report)
+    except FileFault as fault:
+        report.add("", fault.what, fault.hint)
+        return BROKEN
+
+
+def _catalogue(
+    config: Config, report: Report, secret_at: Callable[[str], str]
+) -> tuple[Catalogue, Report, tuple[str, ...]]:
+    """The catalogue, empty where there is none or it is broken; its report; notices."""
+    file = config.models_config
+    if not file:
+        return Catalogue(), Report(""), ()
+    found = Report(file)
+    try:
+        raw = read_document(read_text(file), found)
+    except FileFault as fault:
+        if fault.missing:
+            return Catalogue(), found, (f"models_config: {file} does not exist: no catalogue",)
+        report.add("models_config", fault.what, fault.hint)
+        return Catalogue(), found, ()
+    return convert(Catalogue, raw, found, secret_at), found, ()
+
+
+def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> Config:
+    """Every path absolute: as seen from the configuration's folder; the ledger's has a default."""
+
+    def absolute(path: str) -> str:
+        return os.path.normpath(os.path.join(folder, path))
+
+    tls = config.gateway.tls
+    if tls is not None:
+        pair = (path and absolute(path) for path in (tls.certificate, tls.private_key))
+        tls = Tls(*pair)
+    models = config.models_config
+    directory = config.ledger.directory
+    if directory is None:
+        # systemd lists several state directories with colons: the first one is ours.
+        state = environment.get("STATE_DIRECTORY", "").split(":")[0]
+        default = os.path.join(state, "ledger") if state else LEDGER_DIRECTORY
+        directory = os.path.abspath(default)
+    return msgspec.structs.replace(
+        config,
+        gateway=msgspec.structs.replace(config.gateway, tls=tls),
+        models_config=models and absolute(models),
+        ledger=msgspec.structs.replace(config.ledger, directory=absolute(directory)),
+    )
+
+
+def _try_files(config: Config, report: Report) -> None:
+    """Whether the TLS files and the ledger's directory can be used."""
+    tls = config.gateway.tls
+    if tls is not None and tls.certificate and tls.private_key:
+        pair = {"certificate": tls.certificate, "private_key": tls.private_key}
+        faults = {name: readable_fault(path) for name, path in pair.items()}
+        for name, fault in faults.items():
+            if fault is not None:
+                report.add(f"gateway.tls.{name}", *fault)
+        if not any(faults.values()) and (unusable := tls_fault(**pair)):
+            report.add("gateway.tls", *unusable)
+    fault = directory_fault(config.ledger.directory or "")
+    if fault is not None:
+        report.add("ledger.directory", *fault)
+
+
+def _finished(config: Config) -> Config:
+    """The checked configuration with its defaults filled in and its keys hashed."""
+    entitlements = config.entitlements
+    neurons = tuple(
+        msgspec.structs.replace(neuron, endpoint=parse_endpoint(neuron.endpoint))
+        for neuron in config.neurons
+    )
+    asked = entitlements.require_auth
+    return msgspec.structs.replace(
+        config,
+        neurons=neurons,
+        entitlements=Entitlements(
+            require_auth=bool(entitlements.keys) if asked is None else asked,
+            accounts=entitlements.accounts,
+            keys=tuple(_finished_key(key) for key in entitlements.keys),
+        ),
+    )
+
+
+def _finished_key(key: Key) -> Key:
+    return msgspec.structs.replace(
+        key, key=None, key_sha256=fingerprint(key), key_id=key.key_id or key.account_id
+    )

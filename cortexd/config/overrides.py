@@ -1,0 +1,94 @@
+"""What the environment and the flags say over the file: CORTEXD_GATEWAY__LISTEN=..., --listen ...
+
+Owns the names (upper case, a double underscore between levels) and the order: file, environment,
+flags. Only settings inside mappings can be overridden; lists (neurons, keys) belong to the file. A
+variable with a double underscore that names no setting is a problem, because somebody believes in
+it; one without (CORTEXD_NATIVE_DIR) is somebody else's, unless the top level has such a setting.
+"""
+
+from collections.abc import Mapping
+from typing import Final, get_origin
+
+from msgspec import Struct
+
+from cortexd.config.convert import fields_of, structs_of, variants
+from cortexd.config.document import BROKEN, read_scalar
+from cortexd.config.problems import Place, Report
+from cortexd.config.schema import Config
+
+PREFIX: Final = "CORTEXD_"
+
+
+def with_overrides(
+    raw: object, environment: Mapping[str, str], flags: Mapping[str, str], report: Report
+) -> object:
+    """`raw` (the file's data, changed in place) with the overrides applied.
+
+    `flags` maps paths (`gateway.metrics_listen`, from --metrics-listen) to what was given.
+    Values are understood as YAML scalars, except where the setting is a text.
+    """
+    raw = {} if raw is None else raw
+    for variable in sorted(environment):
+        levels = variable.removeprefix(PREFIX).lower().split("__")
+        if variable.startswith(PREFIX) and (len(levels) > 1 or _is_leaf(Config, levels[0])):
+            wanted = _wanted(variable, levels, report)
+            if wanted is not None:
+                text = environment[variable]
+                is_text = str in variants(wanted) and text != ""
+                value = text if is_text and text.isprintable() else read_scalar(text)
+                _put(raw, levels, value, Place(variable), report)
+                if value is BROKEN:
+                    what = "a value with control characters, or one that cannot be read"
+                    report.add(".".join(levels), what, "see how it is set", at=variable)
+    for path, text in flags.items():
+        levels = path.split(".")
+        _put(raw, levels, text, Place(f"--{levels[-1].replace('_', '-')}"), report)
+    return raw
+
+
+def _wanted(variable: str, levels: list[str], report: Report) -> object:
+    """The type of the setting that a variable names; None once its problem is reported."""
+    kind: type[Struct] = Config
+    for depth, level in enumerate(levels):
+        types = {name: field.type for name, field in fields_of(kind).items()}
+        path = ".".join(levels[: depth + 1])
+        report.places[variable] = Place(variable)
+        if level not in types:
+            meant = report.closest(level, types)
+            hint = f"did you mean {meant}?" if meant else f"known here: {', '.join(types)}"
+            report.add(path, "there is no such setting", hint, at=variable)
+            return None
+        if depth + 1 == len(levels):
+            if _is_leaf(kind, level):
+                return types[level]
+            hint = "add __ and the name of a setting in it, or write it into the file"
+            report.add(path, "not a single value", hint, at=variable)
+            return None
+        structs = structs_of(types[level])
+        if len(structs) != 1:
+            hint = "write it into the file"
+            report.add(path, "nothing inside this can be set by a variable", hint, at=variable)
+            return None
+        kind = structs[0]
+    return None  # pragma: no cover  # the last level has returned
+
+
+def _is_leaf(kind: type[Struct], name: str) -> bool:
+    """Whether a setting is a single value: not a struct, not a list."""
+    field = fields_of(kind).get(name)
+    if field is None:
+        return False
+    return not structs_of(field.type) and get_origin(field.type) not in (tuple, dict)
+
+
+def _put(raw: object, levels: list[str], value: object, place: Place, report: Report) -> None:
+    """Writes one value into nested dicts; where the file has no dict, its own problem is enough."""
+    for level in levels[:-1]:
+        if not isinstance(raw, dict):
+            return
+        if raw.get(level) is None:
+            raw[level] = {}
+        raw = raw[level]
+    if isinstance(raw, dict):
+        raw[levels[-1]] = value
+        report.places[".".join(levels)] = place

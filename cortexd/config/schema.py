@@ -1,0 +1,290 @@
+"""What an operator can say: the frozen structs of cortexd.yaml and of the catalogue.
+
+Owns every setting's name, type, range and default, in one place. Knows nothing of YAML, files or
+the environment (config/load.py), nor of rules between settings (config/check.py). Durations are
+seconds, sizes are bytes, amounts are tokens; the unit ends the name. A range is written as
+`msgspec.Meta`, and its `description` is what an operator is told when a value does not fit it.
+"""
+
+import hashlib
+import hmac
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+TOKENS_LIMIT = 2**53
+"""Amounts are below this: the largest range that every JSON reader keeps exact."""
+
+DAY_SECONDS = 86_400
+TEN_YEARS_SECONDS = 3_660 * DAY_SECONDS
+
+
+class Secret:
+    """A text that must not reach a log, a traceback or a report: only `reveal()` gives it away.
+
+    Not a msgspec struct on purpose: encoding a configuration that still holds one fails instead of
+    leaking it.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that has to send or hash it."""
+        return self._text
+
+    def sha256(self) -> str:
+        """The text's SHA-256, 64 lower-case hexadecimal digits."""
+        return hashlib.sha256(self._text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def __repr__(self) -> str:
+        return "Secret(not shown)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        ours, theirs = (each.encode("utf-8", "surrogatepass") for each in (self._text, other._text))
+        return hmac.compare_digest(ours, theirs)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+Tokens = Annotated[
+    int, Meta(ge=0, lt=TOKENS_LIMIT, description="a whole number of tokens, from 0 to 2^53 - 1")
+]
+PositiveTokens = Annotated[
+    int, Meta(ge=1, lt=TOKENS_LIMIT, description="a whole number of tokens, from 1 to 2^53 - 1")
+]
+Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")]
+CountOrOff = Annotated[
+    int, Meta(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")
+]
+Bytes = Annotated[
+    int, Meta(ge=1_024, le=2**40, description="a whole number of bytes, from 1024 to 2^40")
+]
+Megabytes = Annotated[
+    int, Meta(ge=0, le=2**30, description="a whole number of megabytes, from 0 to 2^30")
+]
+Priority = Annotated[int, Meta(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")]
+_SECONDS = "a number of seconds above 0, up to 86400 (a day)"
+Seconds = (
+    Annotated[int, Meta(gt=0, le=DAY_SECONDS, description=_SECONDS)]
+    | Annotated[float, Meta(gt=0, le=DAY_SECONDS, description=_SECONDS)]
+)
+_SECONDS_OR_OFF = "a number of seconds from 0 (off) to 86400 (a day)"
+SecondsOrOff = (
+    Annotated[int, Meta(ge=0, le=DAY_SECONDS, description=_SECONDS_OR_OFF)]
+    | Annotated[float, Meta(ge=0, le=DAY_SECONDS, description=_SECONDS_OR_OFF)]
+)
+_WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
+WindowSeconds = (
+    Annotated[int, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
+    | Annotated[float, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
+)
+_PRICE = "a number of USD per million tokens, from 0 to 1000000"
+Price = (
+    Annotated[int, Meta(ge=0, le=1_000_000, description=_PRICE)]
+    | Annotated[float, Meta(ge=0, le=1_000_000, description=_PRICE)]
+)
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[!-~]{1,64}\Z",
+        description="1 to 64 printable ASCII characters without spaces",
+    ),
+]
+ModelName = Annotated[
+    str, Meta(min_length=1, max_length=256, description="a text of 1 to 256 characters")
+]
+Sha256 = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[0-9A-Fa-f]{64}\Z",
+        description="64 hexadecimal digits, as `printf %s THE-KEY | sha256sum` prints them",
+    ),
+]
+FieldName = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z", description="the name of a field of the body")
+]
+Text = Annotated[str, Meta(min_length=1, max_length=4_096, description="a text that is not empty")]
+
+
+class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
+    """What all structs here share: no change after loading, no setting that nobody reads."""
+
+
+class Tls(_Strict, frozen=True):
+    """Files in PEM format; after loading, absolute paths that could be read."""
+
+    certificate: Text
+    private_key: Text
+
+
+class Gateway(_Strict, frozen=True):
+    """The two listeners, and what one client may take of memory, connections and patience."""
+
+    listen: Text = "127.0.0.1:31313"
+    metrics_listen: Text = "127.0.0.1:31314"
+    tls: Tls | None = None
+    body_bytes_max: Bytes = 33_554_432
+    bodies_bytes_max: Bytes = 268_435_456  # of all requests in memory together
+    head_bytes_max: Bytes = 65_536
+    connections_max: Count = 1_000
+    head_seconds: Seconds = 10
+    body_seconds: Seconds = 60
+    idle_seconds: Seconds = 75
+    send_stall_seconds: Seconds = 30
+    grace_seconds: SecondsOrOff = 30
+    connect_seconds: Seconds = 3
+    first_byte_seconds: Seconds = 600
+    between_bytes_seconds: Seconds = 120
+    forward_fields: tuple[FieldName, ...] = ()  # extra body fields let through to neurons
+
+
+class Eviction(_Strict, frozen=True):
+    """Who makes room for whom when a model has to be loaded."""
+
+    strategy: Literal["lru", "priority"] = "lru"
+    defrag_after_cycles: CountOrOff = 0
+    min_residency_seconds: SecondsOrOff = 60
+    max_swap_wait_seconds: SecondsOrOff = 30
+
+
+class Neuron(_Strict, frozen=True):
+    """One server that runs models. After loading, `endpoint` has no trailing slash."""
+
+    name: Name
+    endpoint: Text
+    kind: Literal["neuron", "openai"] = "neuron"
+    api_key: Secret | None = None
+
+
+class Polling(_Strict, frozen=True):
+    """How often a neuron is asked how it is, and how many misses in a row it may have."""
+
+    interval_seconds: Seconds = 5
+    timeout_seconds: Seconds = 5
+    misses_to_unhealthy: Count = 3
+
+
+class BalanceWindow(_Strict, frozen=True, tag_field="kind", tag="balance"):
+    """A cap that is spent once and does not come back by itself."""
+
+    @property
+    def window_ms(self) -> None:
+        """A balance has no length."""
+        return None
+
+
+class RollingWindow(_Strict, frozen=True, tag_field="kind", tag="rolling"):
+    """A cap on what is spent within any stretch of this length."""
+
+    seconds: WindowSeconds
+
+    @property
+    def window_ms(self) -> int:
+        """The length in whole milliseconds, at least 1."""
+        return max(1, round(self.seconds * 1000))
+
+
+Window = BalanceWindow | RollingWindow
+
+
+class Account(_Strict, frozen=True):
+    """A cap that all keys of an account share. `hard_cap` None: uncapped, still metered."""
+
+    account_id: Name
+    hard_cap: Tokens | None = None
+    window: Window = BalanceWindow()
+
+
+class Key(_Strict, frozen=True):
+    """An API key and its own cap. `hard_cap` None: uncapped, still metered.
+
+    After loading: `key` is None, `key_sha256` is the lower-case SHA-256 of the key, `key_id` is
+    filled.
+    """
+
+    account_id: Name
+    key_id: Name = ""  # empty: the account_id
+    key: Secret | None = None
+    key_sha256: Sha256 = ""  # empty: computed from `key`
+    hard_cap: Tokens | None = None
+    window: Window = BalanceWindow()
+
+
+class Entitlements(_Strict, frozen=True):
+    """Who may spend. After loading, `require_auth` is a bool (default: whether there is a key)."""
+
+    require_auth: bool | None = None
+    accounts: tuple[Account, ...] = ()
+    keys: tuple[Key, ...] = ()
+
+
+class Ledger(_Strict, frozen=True):
+    """Where spending is written down. After loading, `directory` is an absolute path."""
+
+    directory: Text | None = None
+    grace_seconds: SecondsOrOff = 30
+    on_reboot: Literal["wall", "freeze"] = "wall"
+
+
+class Config(_Strict, frozen=True):
+    """The whole of cortexd.yaml. After loading, `models_config` is an absolute path or None."""
+
+    gateway: Gateway = Gateway()
+    eviction: Eviction = Eviction()
+    neurons: tuple[Neuron, ...] = ()
+    models_config: Text | None = None
+    entitlements: Entitlements = Entitlements()
+    ledger: Ledger = Ledger()
+    polling: Polling = Polling()
+
+
+class Limit(_Strict, frozen=True):
+    """Tokens that a model can hold, read and write. None: what the neurons report."""
+
+    context: PositiveTokens | None = None
+    input: PositiveTokens | None = None
+    output: PositiveTokens | None = None
+
+
+class Cost(_Strict, frozen=True):
+    """USD per million tokens. None: not priced; 0: free."""
+
+    input: Price | None = None
+    output: Price | None = None
+    cache_read: Price | None = None
+    cache_write: Price | None = None
+
+
+class CatalogueModel(_Strict, frozen=True):
+    """What the operator knows of a model that its neurons may not say."""
+
+    id: ModelName
+    harness: Text | None = None
+    quant: Text | None = None
+    vram_mb: Megabytes | None = None
+    min_devices: Count = 1
+    min_device_vram_mb: Megabytes | None = None
+    pinned_on: tuple[Name, ...] = ()
+    residency_priority: Priority | None = None  # None: 1000 when pinned, else 100
+    source: Text | None = None
+    limit: Limit = Limit()
+    template_tokens: Tokens = 0
+    image_tokens_max: PositiveTokens | None = None
+    audio_tokens_max: PositiveTokens | None = None
+    file_tokens_max: PositiveTokens | None = None
+    cost: Cost | None = None
+    capabilities: tuple[Text, ...] = ()
+    idle_unload_seconds: SecondsOrOff = 0
+
+
+class Catalogue(_Strict, frozen=True):
+    """The whole of the file that `models_config` names. Aliases lead to ids, never to aliases."""
+
+    models: tuple[CatalogueModel, ...] = ()
+    aliases: dict[ModelName, ModelName] = field(default_factory=dict)

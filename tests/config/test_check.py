@@ -1,0 +1,216 @@
+"""Claims about the rules between settings."""
+
+import pytest
+
+from cortexd.config.check import fingerprint, notices_of, problems_of
+from cortexd.config.schema import (
+    Account,
+    Catalogue,
+    CatalogueModel,
+    Config,
+    Entitlements,
+    Gateway,
+    Key,
+    Limit,
+    Neuron,
+    RollingWindow,
+    Secret,
+    Tls,
+)
+
+SHA = "a" * 64
+
+
+def told(config: Config, catalogue: Catalogue | None = None) -> list[str]:
+    problems = problems_of(config, catalogue or Catalogue())
+    return [f"{problem.where}: {problem.what}" for problem in problems]
+
+
+def keys(*keys: Key) -> Config:
+    return Config(entitlements=Entitlements(keys=keys))
+
+
+def test_a_bad_listen_address_is_a_problem_of_its_own_setting() -> None:
+    config = Config(gateway=Gateway(listen="x", metrics_listen="y"))
+    assert told(config) == [
+        "gateway.listen: not a listen address",
+        "gateway.metrics_listen: not a listen address",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "metrics", "clash"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "127.0.0.1:80", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+    ],
+)
+def test_the_two_listeners_need_an_address_each(listen: str, metrics: str, clash: bool) -> None:
+    config = Config(gateway=Gateway(listen=listen, metrics_listen=metrics))
+    expected = ["gateway.metrics_listen: the same address as gateway.listen"] if clash else []
+    assert told(config) == expected
+
+
+def test_the_largest_body_must_fit_into_the_memory_for_all() -> None:
+    config = Config(gateway=Gateway(body_bytes_max=2000, bodies_bytes_max=1999))
+    assert [each.split(":")[0] for each in told(config)] == ["gateway.bodies_bytes_max"]
+
+
+def test_two_neurons_of_one_name_are_a_problem() -> None:
+    config = Config(neurons=(Neuron("a", "http://a"), Neuron("b", "b"), Neuron("a", "http://c")))
+    assert told(config) == [
+        "neurons[2].name: a is also at neurons[0].name",
+        "neurons[1].endpoint: the URL does not start with http:// or https://",
+    ]
+
+
+def test_an_account_that_is_there_twice_is_a_problem() -> None:
+    config = Config(entitlements=Entitlements(accounts=(Account("a"), Account("a"))))
+    assert told(config) == [
+        "entitlements.accounts[1].account_id: a is also at entitlements.accounts[0].account_id"
+    ]
+
+
+def test_two_keys_of_one_account_need_key_ids() -> None:
+    config = keys(
+        Key("a", key=Secret("1")),
+        Key("a", key=Secret("2")),
+        Key("b", "a", key=Secret("3")),
+        Key("a", "c", key=Secret("4")),
+    )
+    assert told(config) == [
+        "entitlements.keys[1].key_id: a is also at entitlements.keys[0].key_id",
+        "entitlements.keys[2].key_id: a is also at entitlements.keys[0].key_id",
+    ]
+
+
+def test_one_secret_cannot_be_two_keys_however_it_is_written() -> None:
+    secret = Secret("sk-hush")
+    config = keys(
+        Key("a", key=secret), Key("b", key=secret), Key("c", key_sha256=secret.sha256().upper())
+    )
+    assert told(config) == [
+        "entitlements.keys[1].key: the same secret is also at entitlements.keys[0].key",
+        "entitlements.keys[2].key_sha256: the same secret is also at entitlements.keys[0].key",
+    ]
+
+
+def test_a_blank_secret_has_been_told_of_and_equals_no_other() -> None:
+    assert told(keys(Key("a", key=Secret("")), Key("b", key=Secret("")))) == []
+    assert fingerprint(Key("a", key=Secret(""))) == ""
+
+
+def test_a_key_is_written_in_one_way() -> None:
+    config = keys(Key("a", key=Secret("x"), key_sha256=SHA), Key("b"))
+    assert told(config) == [
+        "entitlements.keys[0].key_sha256: both key and key_sha256",
+        "entitlements.keys[1]: neither key nor key_sha256",
+    ]
+
+
+def test_a_key_whose_account_is_not_listed_is_fine() -> None:
+    assert told(keys(Key("nowhere", key_sha256=SHA))) == []
+
+
+MODELS = (CatalogueModel("m/a"), CatalogueModel("m/b"))
+
+
+def test_two_models_of_one_id_are_a_problem() -> None:
+    catalogue = Catalogue(models=(*MODELS, CatalogueModel("m/a")))
+    assert told(Config(), catalogue) == ["models[2].id: m/a is also at models[0].id"]
+
+
+def test_a_model_is_pinned_only_on_neurons_that_exist() -> None:
+    catalogue = Catalogue(models=(CatalogueModel("m", pinned_on=("a", "z")),))
+    config = Config(neurons=(Neuron("a", "http://a"),))
+    assert told(config, catalogue) == ["models[0].pinned_on[1]: no neuron is called z"]
+    unnamed = Config(neurons=(Neuron("", "http://a"),))
+    assert told(unnamed, catalogue) == []
+
+
+def test_a_limit_fits_into_its_context() -> None:
+    limit = Limit(context=100, input=101, output=102)
+    catalogue = Catalogue(models=(CatalogueModel("m", limit=limit),))
+    assert told(Config(), catalogue) == [
+        "models[0].limit.input: more than limit.context",
+        "models[0].limit.output: more than limit.context",
+    ]
+    fitting = Catalogue(models=(CatalogueModel("m", limit=Limit(100, 100, 100)),))
+    assert told(Config(), fitting) == []
+    assert told(Config(), Catalogue(models=(CatalogueModel("m", limit=Limit(output=5)),))) == []
+
+
+@pytest.mark.parametrize(
+    ("aliases", "what"),
+    [
+        ({"x": "m/a"}, None),
+        ({"x": "m/z"}, "aliases.x: leads to a model that is not in models"),
+        ({"y": "m/a", "x": "y"}, "aliases.x: leads to another alias"),
+        ({"x": "x"}, "aliases.x: leads to another alias"),
+        ({"m/a": "m/b"}, "aliases.m/a: an alias with the name of a model"),
+        ({"x": ""}, None),
+    ],
+)
+def test_an_alias_leads_straight_to_a_model(aliases: dict[str, str], what: str | None) -> None:
+    assert told(Config(), Catalogue(MODELS, aliases)) == ([what] if what else [])
+
+
+def test_long_lists_of_known_names_are_cut() -> None:
+    models = tuple(CatalogueModel(f"m{i}") for i in range(12))
+    [problem] = problems_of(Config(), Catalogue(models, {"x": "y"}))
+    assert problem.hint.endswith("m7, ...")
+
+
+NEURON = (Neuron("a", "http://a"),)
+LOCAL = Gateway()
+OPEN = Gateway(listen="0.0.0.0:80")
+CAPPED = Key("a", key_sha256=SHA)
+
+
+@pytest.mark.parametrize(
+    ("config", "notice"),
+    [
+        (Config(), "no neuron is configured"),
+        (Config(neurons=(*NEURON, Neuron("b", "http://a/"))), "neurons a and b have the same"),
+        (Config(neurons=NEURON, entitlements=Entitlements(True)), "require_auth is true and there"),
+        (
+            Config(neurons=NEURON, entitlements=Entitlements(False, (), (CAPPED,))),
+            "require_auth is",
+        ),
+        (
+            Config(
+                neurons=NEURON,
+                entitlements=Entitlements(None, (Account("a", None, RollingWindow(5)),), (CAPPED,)),
+            ),
+            "account a has a window and no hard_cap",
+        ),
+        (
+            Config(neurons=NEURON, entitlements=Entitlements(None, (Account("b", 5),))),
+            "account b has no",
+        ),
+        (
+            Config(Gateway(metrics_listen="[::]:80"), neurons=NEURON),
+            "gateway.metrics_listen is open",
+        ),
+        (Config(OPEN, neurons=NEURON), "gateway.listen is open to other machines, and no key"),
+        (
+            Config(OPEN, neurons=NEURON, entitlements=Entitlements(None, (), (CAPPED,))),
+            "gateway.listen is open to other machines without TLS",
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_a_notice(config: Config, notice: str) -> None:
+    [found] = notices_of(config)
+    assert found.startswith(notice)
+
+
+def test_an_open_gateway_with_tls_and_keys_needs_no_notice() -> None:
+    gateway = Gateway(listen="0.0.0.0:80", tls=Tls("c", "k"))
+    entitlements = Entitlements(True, (), (CAPPED,))
+    assert notices_of(Config(gateway, neurons=NEURON, entitlements=entitlements)) == []
+    local = Gateway(listen="unix:/a", metrics_listen="unix:/b")
+    assert notices_of(Config(local, neurons=NEURON)) == []

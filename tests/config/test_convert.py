@@ -1,0 +1,242 @@
+"""Claims about what a file may say in place of each setting, one per kind of misfit."""
+
+import hashlib
+
+import pytest
+
+from cortexd.config.schema import Key
+from tests.config.loading import Folder
+
+SHA = "a" * 64
+NAME = "1 to 64 printable ASCII characters without spaces"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gatway: {}", "gatway: unknown setting"),
+        ("gateway: {listne: x}", "gateway.listne: unknown setting"),
+        ("- a", ": expected a mapping of settings, got a list"),
+        ("just text", ": expected a mapping of settings, got a text"),
+        ("gateway: 5", "gateway: expected a mapping of settings, got a whole number"),
+        (
+            "gateway: {listen: 5}",
+            "gateway.listen: expected a text that is not empty, got a whole number",
+        ),
+        ("gateway: {listen: }", "gateway.listen: expected a text that is not empty, got nothing"),
+        (
+            "gateway: {listen: ''}",
+            "gateway.listen: expected a text that is not empty, got an empty text",
+        ),
+        ("gateway: {tls: {certificate: c}}", "gateway.tls.private_key: missing"),
+        ("gateway: {forward_fields: x}", "gateway.forward_fields: expected a list, got a text"),
+        (
+            "gateway: {forward_fields: [a b]}",
+            "gateway.forward_fields[0]: expected the name of a field of the body, got another text",
+        ),
+        (
+            "gateway: {connections_max: yes}",
+            "gateway.connections_max: expected a whole number from 1 to 1000000, got true or false",
+        ),
+        (
+            "gateway: {head_seconds: 0}",
+            "gateway.head_seconds: expected a number of seconds above 0, up to 86400 (a day), "
+            "got a number outside of that",
+        ),
+        (
+            "polling: {interval_seconds: .nan}",
+            "polling.interval_seconds: expected a number of seconds above 0, up to 86400 (a day), "
+            "got a number outside of that",
+        ),
+        (
+            "polling: {interval_seconds: -.inf}",
+            "polling.interval_seconds: expected a number of seconds above 0, up to 86400 (a day), "
+            "got a negative number",
+        ),
+        (
+            "ledger: {grace_seconds: 1e9}",  # YAML 1.1 takes this for a text
+            "ledger.grace_seconds: expected a number of seconds from 0 (off) to 86400 (a day), "
+            "got a text",
+        ),
+        (
+            "eviction: {strategy: lruu}",
+            "eviction.strategy: expected lru or priority, got another text",
+        ),
+        (
+            "eviction: {strategy: 1}",
+            "eviction.strategy: expected lru or priority, got a whole number",
+        ),
+        (
+            "entitlements: {require_auth: 'no'}",
+            "entitlements.require_auth: expected true or false, got a text",
+        ),
+        ("neurons: beast", "neurons: expected a list, got a text"),
+        ("neurons: [beast]", "neurons[0]: expected a mapping of settings, got a text"),
+        ("neurons: [{name: a}]", "neurons[0].endpoint: missing"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_with_what_would(
+    folder: Folder, text: str, told: str
+) -> None:
+    assert folder.told(text) == [told]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (f"key_sha256: {SHA}", ".account_id: missing"),
+        (f"account_id: a, key: x, key_sha256: {SHA}", ".key_sha256: both key and key_sha256"),
+        ("account_id: a", ": neither key nor key_sha256"),
+        (
+            "account_id: a, key_sha256: zz",
+            ".key_sha256: expected 64 hexadecimal digits, as `printf %s THE-KEY | sha256sum` "
+            "prints them, got another text",
+        ),
+        ("account_id: a, key: ''", ".key: the secret is empty"),
+        (
+            "account_id: a, key: sk hush",
+            ".key: the secret holds a space, a control character or a non-ASCII character",
+        ),
+        (
+            "account_id: a, key: sk-hüsh",
+            ".key: the secret holds a space, a control character or a non-ASCII character",
+        ),
+        (f"account_id: a, key: {'x' * 5000}", ".key: the secret is longer than 4096 characters"),
+        ("account_id: a, key: 123", ".key: expected a text or {file: PATH}, got a whole number"),
+        ("account_id: a, key: {fiel: x}", ".key: expected a text or {file: PATH}, got a mapping"),
+        ("account_id: a, key: {file: 5}", ".key: expected a text or {file: PATH}, got a mapping"),
+        ("account_id: a, key: {file: gone}", ".key.file: the file does not exist"),
+        ("account_id: a, key: {file: ../}", ".key.file: a directory, not a file"),
+        (
+            "account_id: ä, key: x",
+            f".account_id: expected {NAME}, got another text",
+        ),
+        (
+            f"account_id: {'a' * 65}, key: x",
+            f".account_id: expected {NAME}, got another text",
+        ),
+        (
+            "account_id: 2020-01-01, key: x",
+            f".account_id: expected {NAME}, got a date",
+        ),
+        (
+            "account_id: a, key: x, key_id: ''",
+            f".key_id: expected {NAME}, got an empty text",
+        ),
+    ],
+)
+def test_a_key_needs_an_account_and_one_good_secret(folder: Folder, key: str, told: str) -> None:
+    assert folder.told(f"entitlements: {{keys: [{{{key}}}]}}") == [f"entitlements.keys[0]{told}"]
+
+
+TOKENS = "a whole number of tokens, from 0 to 2^53 - 1"
+
+
+@pytest.mark.parametrize(
+    ("cap", "got"),
+    [
+        ("-1", "a negative number"),
+        ("1.5", "a decimal number"),
+        ("true", "true or false"),
+        ("'100'", "a text"),
+        ("[1]", "a list"),
+        (str(2**53), "a number outside of that"),
+    ],
+)
+def test_a_hard_cap_is_a_whole_number_below_two_to_the_53(
+    folder: Folder, cap: str, got: str
+) -> None:
+    text = f"entitlements: {{keys: [{{key: x, account_id: a, hard_cap: {cap}}}]}}"
+    assert folder.told(text) == [f"entitlements.keys[0].hard_cap: expected {TOKENS}, got {got}"]
+
+
+@pytest.mark.parametrize("cap", ["0", str(2**53 - 1), "1_000_000", "null"])
+def test_a_hard_cap_may_be_anything_up_to_that_or_nothing(folder: Folder, cap: str) -> None:
+    text = f"entitlements: {{keys: [{{key: x, account_id: a, hard_cap: {cap}}}]}}"
+    assert folder.told(text) == []
+
+
+WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
+
+
+@pytest.mark.parametrize(
+    ("window", "told"),
+    [
+        ("{kind: rolling}", ".seconds: missing"),
+        (
+            "{kind: rolling, seconds: 0}",
+            f".seconds: expected {WINDOW_SECONDS}, got a number outside of that",
+        ),
+        (
+            "{kind: rolling, seconds: -5}",
+            f".seconds: expected {WINDOW_SECONDS}, got a negative number",
+        ),
+        ("{kind: balance, seconds: 5}", ".seconds: unknown setting"),
+        ("{kind: weekly}", ".kind: unknown kind"),
+        ("{kind: [rolling]}", ".kind: unknown kind"),
+        ('{kind: "a\\tb"}', ".kind: a value with control characters, or one that YAML cannot read"),
+        ("{seconds: 5}", ".kind: missing"),
+        ("rolling", ": expected a mapping with kind: balance or kind: rolling, got a text"),
+        ("", ": expected a mapping with kind: balance or kind: rolling, got nothing"),
+    ],
+)
+def test_a_window_is_a_balance_or_rolls_over_some_seconds(
+    folder: Folder, window: str, told: str
+) -> None:
+    text = f"entitlements:\n  accounts:\n    - account_id: a\n      window: {window}\n"
+    assert folder.told(text) == [f"entitlements.accounts[0].window{told}"]
+
+
+def test_sections_that_hold_only_comments_mean_their_defaults(folder: Folder) -> None:
+    loaded = folder.load("gateway:\n  # listen: x\nneurons:\nentitlements:\n  keys:\nledger:\n")
+    assert loaded.config.neurons == ()
+    assert loaded.config.entitlements.keys == ()
+
+
+def test_a_broken_item_does_not_hide_what_is_wrong_with_its_neighbours(folder: Folder) -> None:
+    text = "neurons: [5, {name: a, endpoint: x}, {name: a, endpoint: http://h}, null]"
+    assert folder.told(text) == [
+        "neurons[0]: expected a mapping of settings, got a whole number",
+        "neurons[3].name: missing",
+        "neurons[3].endpoint: missing",
+        "neurons[2].name: a is also at neurons[1].name",
+        "neurons[1].endpoint: the URL does not start with http:// or https://",
+    ]
+
+
+def test_a_misspelt_choice_gets_a_suggestion_and_a_number_in_quotes_a_hint(folder: Folder) -> None:
+    text = "eviction: {strategy: prioritty}\nledger: {grace_seconds: '5'}\nmodels_config: 5\n"
+    hints = [problem.hint for problem in folder.problems(text)]
+    assert hints == [
+        "did you mean priority?",
+        "write it without quotes, as in 3600",
+        "put it in quotes",
+    ]
+
+
+def test_no_secret_is_repeated_wherever_it_was_put(folder: Folder) -> None:
+    text = """
+neurons:
+  - {name: sk hush-1, endpoint: "http://u:sk-hush@h", api_key: sk hush}
+  - {sk-hush1: x, kind: sk-hush, name: a, endpoint: http://h/sk-hush}
+entitlements:
+  require_auth: sk-hush
+  keys:
+    - sk-hush
+    - {key: sk hush, account_id: a, key_sha256: sk-hush, hard_cap: sk-hush, window: sk-hush}
+    - {key: sk-hush, account_id: b}
+    - {key: sk-hush, account_id: c}
+    - {key: {file: sk-hush}, account_id: d}
+"""
+    problems = folder.problems(text)
+    assert len(problems) >= 12
+    assert "hush" not in repr(problems).replace("hush-1", "")
+
+
+def test_a_loaded_key_has_only_its_digest(folder: Folder) -> None:
+    folder.write("key.txt", "sk-hush\r\n")
+    text = "entitlements: {keys: [{key: {file: key.txt}, account_id: a}]}"
+    loaded = folder.load(text)
+    [key] = loaded.config.entitlements.keys
+    assert key == Key("a", "a", None, hashlib.sha256(b"sk-hush").hexdigest())
+    assert "hush" not in repr(loaded)

@@ -1,0 +1,92 @@
+"""Claims about what the environment and the flags say over the file."""
+
+import pytest
+
+from cortexd.config.load import ConfigProblems
+from tests.config.loading import Folder
+
+
+def test_flags_win_over_the_environment_and_the_environment_over_the_file(folder: Folder) -> None:
+    text = "gateway: {listen: 'h:1', metrics_listen: 'h:2', idle_seconds: 5, head_seconds: 6}"
+    environment = {"CORTEXD_GATEWAY__METRICS_LISTEN": "h:3", "CORTEXD_GATEWAY__IDLE_SECONDS": "7.5"}
+    gateway = folder.load(
+        text, environment | {"CORTEXD_GATEWAY__LISTEN": "h:9"}, {"gateway.listen": "h:4"}
+    )
+    got = gateway.config.gateway
+    assert (got.listen, got.metrics_listen) == ("h:4", "h:3")
+    assert (got.idle_seconds, got.head_seconds) == (7.5, 6)
+
+
+def test_a_variable_reaches_into_what_the_file_does_not_have(folder: Folder) -> None:
+    environment = {
+        "CORTEXD_EVICTION__STRATEGY": "priority",
+        "CORTEXD_ENTITLEMENTS__REQUIRE_AUTH": "true",
+        "CORTEXD_MODELS_CONFIG": "7",
+    }
+    loaded = folder.load("eviction:\n", environment)
+    assert loaded.config.eviction.strategy == "priority"
+    assert loaded.config.entitlements.require_auth is True
+    assert loaded.config.models_config == str(folder.path / "7")
+
+
+def test_a_text_is_taken_as_it_is_brackets_and_all(folder: Folder) -> None:
+    loaded = folder.load("", {"CORTEXD_GATEWAY__LISTEN": "[::1]:31313"})
+    assert loaded.config.gateway.listen == "[::1]:31313"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told", "hint"),
+    [
+        ("GATEWAY__LISTN", "x", "gateway.listn: there is no such setting", "did you mean listen?"),
+        (
+            "GATEWAY__LISTEN__X",
+            "x",
+            "gateway.listen: nothing inside this can be set by a variable",
+            "write",
+        ),
+        ("NEURONS__0__NAME", "x", "neurons: nothing inside this can be set by a variable", "write"),
+        ("GATEWAY__TLS", "x", "gateway.tls: not a single value", "add __"),
+        ("GATEWAY__FORWARD_FIELDS", "x", "gateway.forward_fields: not a single value", "add __"),
+        ("WHAT__EVER", "x", "what: there is no such setting", "known here"),
+        ("__", "x", ": there is no such setting", "known here"),
+        (
+            "GATEWAY__LISTEN",
+            "",
+            "gateway.listen: expected a text that is not empty, got nothing",
+            "",
+        ),
+        ("GATEWAY__LISTEN", "x", "gateway.listen: not a listen address", "write host:port"),
+    ],
+)
+def test_a_variable_that_sets_nothing_good_is_a_problem(
+    folder: Folder, variable: str, value: str, told: str, hint: str
+) -> None:
+    [problem] = folder.problems("", {f"CORTEXD_{variable}": value})
+    assert f"{problem.where}: {problem.what}" == told
+    assert problem.hint.startswith(hint)
+    assert problem.source == f"CORTEXD_{variable}"
+    assert problem.line is None
+
+
+def test_a_variable_with_control_characters_is_not_shown(folder: Folder) -> None:
+    environment = {"CORTEXD_GATEWAY__LISTEN": "\udcff\n"}
+    assert folder.told("", environment) == [
+        "gateway.listen: a value with control characters, or one that cannot be read"
+    ]
+
+
+def test_variables_of_others_are_left_alone(folder: Folder) -> None:
+    others = {"CORTEXD_NATIVE_DIR": "/", "CORTEXD_NEURONS": "x", "GATEWAY__LISTEN": "x", "X": "__"}
+    assert folder.told("", others) == []
+
+
+def test_where_the_file_has_no_mapping_its_own_problem_is_enough(folder: Folder) -> None:
+    told = ["gateway: expected a mapping of settings, got a list"]
+    assert folder.told("gateway: [1]", {"CORTEXD_GATEWAY__TLS__CERTIFICATE": "x"}) == told
+    assert folder.told("gateway: [1]", {"CORTEXD_GATEWAY__LISTEN": "h:1"}) == told
+
+
+def test_a_bad_flag_is_a_problem_of_the_flag(folder: Folder) -> None:
+    with pytest.raises(ConfigProblems) as caught:
+        folder.load("", flags={"gateway.metrics_listen": "x"})
+    assert str(caught.value).startswith("--metrics-listen: gateway.metrics_listen: not a listen")
