@@ -1,0 +1,139 @@
+"""Bytes of a text/event-stream <-> its events, under any chunking and any line ending.
+
+Owns the framing. Refuses to know what the events say. Source: the HTML standard, section 9.2.6
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+
+Theory. An event ends at an empty line; a line ends at LF, CR LF or CR. A CR that is the last byte
+so far may be half of a CR LF, so the event it would end waits for the next byte: that keeps the
+cut between two events the same however the bytes arrive. Most streams hold no CR at all, and are
+searched for LF LF alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+EVENT_BYTES_MAX = 1 << 20
+"""Longest event accepted unless told otherwise; a chunk of a chat is a few hundred bytes."""
+
+_EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_SEAM_BYTES = 3
+_LF = 0x0A
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class EventTooLarge(Exception):
+    """The stream holds an event longer than allowed; nothing after it can be read."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    r"""One event, comment or empty line.
+
+    `raw`: its bytes with the empty line that ends it; the `raw` of all events in a row are the
+    stream. `name`: its `event` field, b"" if none. `data`: its data lines joined by LF, None if
+    it has none. Example: raw b"data: [DONE]\n\n", name b"", data b"[DONE]".
+    """
+
+    raw: bytes
+    name: bytes
+    data: bytes | None
+
+
+class Events:
+    """Cuts a stream into events."""
+
+    def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+        self._event_bytes_max = event_bytes_max
+        self._rest = bytearray()
+        self._searched = 0
+        self._has_cr = False
+        self._at_start = True
+        self._has_ended = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes and return the events that they complete.
+
+        Raises EventTooLarge, but not before every event ahead of the large one was returned.
+        """
+        self._has_cr = self._has_cr or b"\r" in data
+        if not self._rest and not self._has_cr and self._is_one_event(data):
+            return [self._event(data)]
+        self._rest += data
+        events: list[Event] = []
+        start = 0
+        while (end := self._event_end(start)) > 0:
+            if end - start > self._event_bytes_max:
+                self._searched = start
+                break
+            events.append(self._event(bytes(self._rest[start:end])))
+            start = self._searched = end
+        del self._rest[:start]
+        self._searched -= start
+        if len(self._rest) > self._event_bytes_max and not events:
+            raise EventTooLarge
+        return events
+
+    def end(self) -> list[Event]:
+        """Return what the end of the stream completes; an event without its empty line is lost."""
+        self._has_ended = True
+        return self.feed(b"")
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Recognise the usual read, so that it is neither copied nor searched twice."""
+        end = data.find(b"\n\n")
+        return 0 < end == len(data) - 2 < self._event_bytes_max - 2 and data[0] != _LF
+
+    def _event_end(self, start: int) -> int:
+        """Find where the event that begins at `start` ends; 0 if that has not come yet."""
+        rest = self._rest
+        if not self._has_cr:
+            if rest[start : start + 1] == b"\n":
+                return start + 1
+            found = rest.find(b"\n\n", max(start, self._searched - 1))
+            self._searched = len(rest)
+            return found + 2 if found >= 0 else 0
+        return self._event_end_with_cr(start)
+
+    def _event_end_with_cr(self, start: int) -> int:
+        rest = self._rest
+        if start < len(rest) and rest[start] in b"\r\n":
+            match = _LINE_END.match(rest, start)
+        else:
+            match = _EMPTY_LINE.search(rest, max(start, self._searched - _SEAM_BYTES))
+        if match is None:
+            self._searched = len(rest)
+            return 0
+        end = match.end()
+        may_be_half = end == len(rest) and rest.endswith(b"\r") and not self._has_ended
+        return 0 if may_be_half else end
+
+    def _event(self, raw: bytes) -> Event:
+        text = raw
+        if self._at_start:
+            self._at_start = False
+            text = raw.removeprefix(_BYTE_ORDER_MARK)
+        if text[:6] == b"data: " and text.find(b"\n") == len(text) - 2 and not self._has_cr:
+            return Event(raw, b"", text[6:-2])
+        return _read_lines(raw, text)
+
+
+def _read_lines(raw: bytes, text: bytes) -> Event:
+    name = b""
+    data: list[bytes] = []
+    for line in _LINE_END.split(text):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return Event(raw=raw, name=name, data=b"\n".join(data) if data else None)
+
+
+def write_event(data: bytes, *, name: bytes = b"") -> bytes:
+    """Frame one line of data as an event."""
+    prefix = b"event: %s\n" % name if name else b""
+    return b"%sdata: %s\n\n" % (prefix, data)

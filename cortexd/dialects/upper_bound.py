@@ -1,0 +1,115 @@
+"""The most tokens a request can cost, and why.
+
+Owns the arithmetic from sizes and limits to a bound that is reserved before anything is sent.
+Refuses to know tokenizers, keys and neurons. Theory: a token of a byte-complete vocabulary covers
+at least one byte of its prompt, so bytes bound tokens; the JSON around each message pays for what
+the chat template writes around it; `template_tokens` pays for what a template adds once. Media has
+no such relation, so it costs its declared ceiling or the model's whole context.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cortexd.dialects.refusals import Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from cortexd.dialects.asked import Asked
+
+OUTPUT_TOKENS_DEFAULT = 4096
+"""Output that a request gets when neither the client nor the model names a limit."""
+
+
+class ModelLimits(msgspec.Struct, frozen=True):
+    """What is known about a model wherever it may run; None = nobody has said.
+
+    `context_min` and `context_max`: the smallest and the largest context window among its neurons
+    and the catalogue. `output`: the most tokens per answer. `template_tokens`: what the chat
+    template adds beyond the bytes of the messages. The `*_tokens_max`: ceiling for one item.
+    """
+
+    context_min: int | None
+    context_max: int | None
+    output: int | None
+    template_tokens: int = 0
+    image_tokens_max: int | None = None
+    audio_tokens_max: int | None = None
+    file_tokens_max: int | None = None
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """The tokens to reserve. `output_tokens` is per choice, and is what the neuron is told."""
+
+    prompt_tokens: int
+    output_tokens: int
+    choices: int
+
+    @property
+    def total(self) -> int:
+        """Tokens of the prompt and of every choice at its longest."""
+        return self.prompt_tokens + self.choices * self.output_tokens
+
+
+def bound(asked: Asked, limits: ModelLimits, *, capped: bool) -> Bound | Refusal:
+    """Work out the most that `asked` can cost on a model with `limits`.
+
+    Refuses (400) only media of unknown size for a capped key, naming the setting that is missing.
+    """
+    prompt_tokens = _prompt_tokens(asked, limits, capped=capped)
+    if isinstance(prompt_tokens, Refusal):
+        return prompt_tokens
+    return Bound(
+        prompt_tokens=prompt_tokens,
+        output_tokens=_output_tokens(asked, limits, prompt_tokens=prompt_tokens),
+        choices=asked.choices,
+    )
+
+
+def _prompt_tokens(asked: Asked, limits: ModelLimits, *, capped: bool) -> int | Refusal:
+    prompt = asked.prompt
+    prompt_tokens = prompt.text_bytes + prompt.tools_bytes + limits.template_tokens
+    media = (
+        ("image", prompt.images, limits.image_tokens_max),
+        ("audio", prompt.audios, limits.audio_tokens_max),
+        ("file", prompt.files, limits.file_tokens_max),
+    )
+    unbounded = [medium for medium, count, tokens_max in media if count and tokens_max is None]
+    if unbounded:
+        if limits.context_max is not None:
+            return limits.context_max
+        if capped:
+            return _unbounded_media(unbounded[0], asked.model)
+        prompt_tokens += prompt.media_bytes
+    prompt_tokens += sum(count * tokens_max for _, count, tokens_max in media if tokens_max)
+    if limits.context_max is not None:
+        return min(prompt_tokens, limits.context_max)
+    return prompt_tokens
+
+
+def _unbounded_media(medium: str, model: str) -> Refusal:
+    return Refusal(
+        kind=RefusalKind.UNSUPPORTED_PARAMETER,
+        message=(
+            f"The {medium} content of this request cannot be bounded in tokens, which a key with a "
+            f"hard cap needs. The operator can set {medium}_tokens_max or limit.context for model "
+            f"'{model}' in the catalogue."
+        ),
+        param="messages",
+    )
+
+
+def _output_tokens(asked: Asked, limits: ModelLimits, *, prompt_tokens: int) -> int:
+    if asked.output_requested is not None:
+        output_tokens = asked.output_requested
+    else:
+        output_tokens = limits.output if limits.output is not None else OUTPUT_TOKENS_DEFAULT
+    if limits.output is not None:
+        output_tokens = min(output_tokens, limits.output)
+    if limits.context_min is not None:
+        output_tokens = min(output_tokens, limits.context_min - 1)
+        if asked.output_requested is None:
+            room = max(limits.context_min - prompt_tokens, limits.context_min // 4)
+            output_tokens = min(output_tokens, room)
+    return max(1, output_tokens)
