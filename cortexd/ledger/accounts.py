@@ -1,0 +1,379 @@
+"""The books: who has reserved and spent what, and whether more may be reserved.
+
+Owns the ledger's state machine and its invariants. Refuses to know disks, tasks, clocks (every
+decision is told the time) and configuration files. Its words are in `entries.py`, the arithmetic of
+one cap in `limits.py` and `windows.py`, the table of reservations in `reservations.py`.
+"""
+
+# Theory of operation
+# ===================
+#
+# There are two kinds of method, and the line between them is the design.
+#
+# 1) *Decisions* (reserve, settle, configure, ghosts, tick, learn, mark) look at the state and
+#    return the entries that should happen, and an answer. They never change anything, not even a
+#    cache, so a decision that is thrown away (caller gone, disk dead) never was.
+#
+# 2) `apply` takes one entry and changes the state. It is the only thing that does. Entries carry
+#    every fact that matters (time, number, scopes, amounts), so that applying the same entries
+#    again gives the same state, whatever the configuration or the code has become since. Replay
+#    after a restart is `load(snapshot)` and then `apply` for each journalled entry, nothing else.
+#
+# The owner's turn is: decide, apply, journal, (sync), answer; then the next decision, which sees
+# the first one's effect. Two decisions on the same state would each spend the same room.
+#
+# The life of a reservation:
+#
+#              reserve                      settle
+#    (none) ------------> open ---------------------------------------> closed, charged
+#                           \                                             ^
+#                            \ ghosts (at recovery)      tick (deadline) /
+#                             `-------------> ghost --------------------'  "crash", in full
+#
+# - An open reservation counts in full against every cap of its scopes, however old it is. In a
+#   running process its owner always closes it, so it has no deadline of its own: one that expired
+#   while tokens still flowed would let them age out of their window.
+# - A ghost is a reservation whose owner died with its process. The neuron may go on for a while,
+#   so it stays reserved for a grace and is then charged in full. Another crash meanwhile does not
+#   give it another grace. It is never released.
+# - A charge counts from the moment of settling (`windows.py` says why).
+# - Closing what is not open answers `Unknown` and changes nothing.
+#
+# The life of a cap:
+#
+#    limit:  uncapped -> enforced, or another cap or window.    drop:  enforced -> retired.
+#
+# - Books outlive caps. A retired cap admits everything but is still charged; when it comes back it
+#   goes on where it would have been. A new balance, on a scope that was uncapped or rolling,
+#   begins with all tokens that the scope ever spent: a balance is a promise about the total, so
+#   that is the only beginning under which it is kept, and "remove the cap, add it again" is no way
+#   to reset it. A new rolling window begins empty, or with the charges of the rolling window that
+#   it replaces which still count there. Open reservations count under a new cap at once.
+# - A cap lowered below what is used takes nothing back; it admits nothing until there is room.
+#
+# Admission is judged twice by the same rule: when a reservation is decided, and again when its
+# entry is applied, live and on replay, *before* it is added. So `apply` raises outright on a `hold`
+# that does not fit, without forbidding the states that are legal above a cap: after a cap was
+# lowered, after a new cap met open reservations, or after an engine used more than was reserved.
+# In all of these nothing more is admitted, and that is all that the rule says.
+#
+# Nothing that a client or a neuron sends may raise here. Amounts beyond 2**53 - 1 are taken as
+# that; negative ones, and scopes named twice, are bugs of ours and raise ValueError.
+
+from collections.abc import Iterable, Sequence
+from typing import Self, assert_never
+
+from cortexd.ledger.charging import Charge
+from cortexd.ledger.configuring import changes
+from cortexd.ledger.entries import (
+    AMOUNT_MAX,
+    Cap,
+    CloseEntry,
+    DropEntry,
+    Entry,
+    GhostEntry,
+    Granted,
+    HoldEntry,
+    LearnEntry,
+    Lifetime,
+    LimitEntry,
+    MarkEntry,
+    ModelLabel,
+    OpenReservation,
+    Refused,
+    ReservationId,
+    Scope,
+    Settled,
+    Snapshot,
+    Standing,
+    Unknown,
+    limit_id,
+    model_label,
+    request_label,
+)
+from cortexd.ledger.lifetimes import Counters
+from cortexd.ledger.limits import Limit, worst
+from cortexd.ledger.reservations import IllegalEntry, Reservations
+from cortexd.ledger.windows import BUCKETS, window_of
+
+LEARNED_MODELS_MAX = 4096
+"""How many models' template tokens are remembered; names come from neurons, so there is an end."""
+
+MODEL_LABEL_LENGTH_MAX = 512
+"""Longest (quoted) model name for which template tokens are remembered."""
+
+
+class BrokenBooks(Exception):
+    """An invariant of the books does not hold: a bug, or a snapshot that was tampered with."""
+
+
+class Accounts:
+    """All scopes, caps, reservations and counters. See the theory of operation above.
+
+    `now_ms`: ledger time of the last entry; decisions asked for at an earlier time are made then.
+    `buckets`: grains of a rolling window, the same in every life of a ledger (tests use few).
+    """
+
+    def __init__(self, *, buckets: int = BUCKETS) -> None:
+        self.now_ms = 0
+        self._buckets = buckets
+        self._limits: dict[Scope, Limit] = {}
+        self._reservations = Reservations()
+        self._counters: dict[Scope, Counters] = {}
+        self._template_tokens: dict[ModelLabel, int] = {}
+
+    # Decisions: they return entries to apply, and change nothing.
+
+    def reserve(
+        self, now_ms: int, scopes: tuple[Scope, ...], tokens: int, *, request_id: str = ""
+    ) -> tuple[tuple[HoldEntry, ...], Granted | Refused]:
+        """Reserve `tokens` on all of `scopes` or on none.
+
+        Returns one entry and `Granted`, or none and the refusal that lasts longest. Scopes without
+        a cap admit everything, and are counted. `request_id`: for people; any text.
+        """
+        if not scopes or len(set(scopes)) != len(scopes):
+            raise ValueError(f"scopes {scopes!r}")
+        now_ms = max(now_ms, self.now_ms)
+        tokens = _amount(tokens)
+        refusing = [limit for limit in self._limits_on(scopes) if not limit.admits(now_ms, tokens)]
+        if refusing:
+            return (), worst([limit.refusal(now_ms, tokens) for limit in refusing])
+        reservation_id = ReservationId(self._reservations.next_id)
+        entry = HoldEntry(now_ms, reservation_id, scopes, tokens, request_label(request_id))
+        return (entry,), Granted(reservation_id)
+
+    def settle(
+        self, now_ms: int, reservation_id: ReservationId, charge: Charge
+    ) -> tuple[tuple[CloseEntry, ...], Settled | Unknown]:
+        """Close a reservation and charge it, which for a `release` is nothing.
+
+        Only once no neuron works on it any more. More than was reserved is charged as it is and
+        reported as overrun.
+        """
+        found = self._reservations.get(reservation_id)
+        if found is None:
+            return (), Unknown(reservation_id)
+        tokens = _amount(charge.tokens)
+        entry = CloseEntry(
+            max(now_ms, self.now_ms),
+            reservation_id,
+            tokens,
+            charge.why,
+            _amount(charge.prompt_tokens),
+            _amount(charge.completion_tokens),
+        )
+        overrun = max(0, tokens - found.tokens)
+        return (entry,), Settled(reservation_id, found.scopes, tokens, overrun)
+
+    def configure(self, now_ms: int, caps: Iterable[Cap]) -> tuple[LimitEntry | DropEntry, ...]:
+        """Make `caps`, and no others, the ones that are enforced. At most one for each scope."""
+        return changes(self._limits, caps, now_ms=max(now_ms, self.now_ms))
+
+    def ghosts(self, now_ms: int, grace_ms: int) -> tuple[GhostEntry, ...]:
+        """At recovery: make every reservation that a dead process left open a ghost for a grace."""
+        now_ms = max(now_ms, self.now_ms)
+        return tuple(
+            GhostEntry(now_ms, found.reservation_id, now_ms + grace_ms)
+            for found in self._reservations.owned()
+        )
+
+    def tick(self, now_ms: int) -> tuple[CloseEntry, ...]:
+        """Charge in full every ghost whose grace is over."""
+        now_ms = max(now_ms, self.now_ms)
+        return tuple(
+            CloseEntry(now_ms, found.reservation_id, found.tokens, "crash")
+            for found in self._reservations.due(now_ms)
+        )
+
+    def learn(self, now_ms: int, model: str, tokens: int) -> tuple[LearnEntry, ...]:
+        """Remember that `model` was seen to add `tokens` template tokens, if that is news."""
+        label = model_label(model)
+        known = self._template_tokens.get(label)
+        if tokens <= (known or 0) or len(label) > MODEL_LABEL_LENGTH_MAX:
+            return ()
+        if known is None and len(self._template_tokens) >= LEARNED_MODELS_MAX:
+            return ()
+        return (LearnEntry(max(now_ms, self.now_ms), label, _amount(tokens)),)
+
+    def mark(self, now_ms: int) -> tuple[MarkEntry, ...]:
+        """Nothing, said aloud, for the journal's watermark."""
+        return (MarkEntry(max(now_ms, self.now_ms)),)
+
+    # Questions.
+
+    @property
+    def open_reservations(self) -> int:
+        """How many reservations are open, ghosts included."""
+        return len(self._reservations)
+
+    @property
+    def unresolved_tokens(self) -> int:
+        """Tokens that ghosts keep reserved."""
+        return self._reservations.ghost_tokens()
+
+    def reservations(self) -> tuple[OpenReservation, ...]:
+        """Every open reservation, the oldest first."""
+        return self._reservations.every()
+
+    def standing(self, scope: Scope, now_ms: int) -> Standing | None:
+        """How the cap on `scope` stands; None where none is enforced."""
+        limit = self._limits.get(scope)
+        if limit is None or limit.retired:
+            return None
+        return limit.standing(max(now_ms, self.now_ms))
+
+    def standings(self, scopes: Sequence[Scope], now_ms: int) -> tuple[Standing, ...]:
+        """How the enforced caps on `scopes` stand, in that order."""
+        now_ms = max(now_ms, self.now_ms)
+        limits = [limit for limit in self._limits_on(scopes) if not limit.retired]
+        return tuple(limit.standing(now_ms) for limit in limits)
+
+    def lifetime(self, scope: Scope) -> Lifetime:
+        """Counters of `scope` since its first request."""
+        counters = self._counters.get(scope)
+        return Lifetime() if counters is None else counters.lifetime()
+
+    def template_tokens(self, model: str) -> int:
+        """The most template tokens that `model` was seen to add; 0 when nothing was learned."""
+        return self._template_tokens.get(model_label(model), 0)
+
+    def next_deadline(self) -> int | None:
+        """Ledger time at which `tick` has something to do; None if never."""
+        return self._reservations.next_deadline()
+
+    # The one way to change anything.
+
+    def apply(self, entry: Entry) -> None:
+        """Let `entry` happen. Raises IllegalEntry, and changes nothing, if it cannot."""
+        if entry.t < self.now_ms:
+            raise IllegalEntry(f"time runs backwards from {self.now_ms} to {entry.t}")
+        match entry:
+            case HoldEntry():
+                self._apply_hold(entry)
+            case CloseEntry():
+                self._apply_close(entry)
+            case LimitEntry():
+                self._apply_limit(entry)
+            case DropEntry():
+                self._apply_drop(entry)
+            case GhostEntry():
+                self._reservations.haunt(entry.i, entry.x)
+            case LearnEntry():
+                self._apply_learn(entry)
+            case MarkEntry():
+                pass
+            case _:
+                assert_never(entry)
+        self.now_ms = entry.t
+
+    def _apply_hold(self, entry: HoldEntry) -> None:
+        limits = self._limits_on(entry.w)
+        for limit in limits:
+            if not limit.admits(entry.t, entry.a):
+                raise IllegalEntry(f"{entry} does not fit {limit.standing(entry.t)}")
+        self._reservations.add(entry)
+        for limit in limits:
+            limit.reserved += entry.a
+        for scope in entry.w:
+            if scope not in self._counters:
+                self._counters[scope] = Counters(Lifetime())
+            self._counters[scope].requests += 1
+
+    def _apply_close(self, entry: CloseEntry) -> None:
+        found = self._reservations.remove(entry.i)
+        for limit in self._limits_on(found.scopes):
+            limit.reserved -= found.tokens
+            limit.window.charge(entry.t, entry.a)
+        for scope in found.scopes:
+            self._counters[scope].count_charge(entry, reserved=found.tokens)
+
+    def _apply_limit(self, entry: LimitEntry) -> None:
+        scope = entry.s
+        window_ms = entry.v if entry.m == "rolling" else None
+        if entry.l != limit_id(scope) or (window_ms is None) != (entry.v == 0):
+            raise IllegalEntry(f"a limit that makes no sense: {entry}")
+        old = self._limits.get(scope)
+        if old is None or old.window.window_ms != window_ms:
+            window = window_of(
+                window_ms,
+                spent=self.lifetime(scope).tokens,
+                charges=() if old is None else old.window.charges_at(entry.t),
+                buckets=self._buckets,
+            )
+        else:
+            window = old.window
+        reserved = self._reservations.tokens_on(scope) if old is None else old.reserved
+        self._limits[scope] = Limit(scope, entry.c, window, reserved=reserved)
+
+    def _apply_drop(self, entry: DropEntry) -> None:
+        scope = Scope(entry.l.removesuffix("/tok"))
+        limit = self._limits.get(scope)
+        if limit is None or entry.l != limit_id(scope) or limit.retired:
+            raise IllegalEntry(f"limit {entry.l} is dropped but was not enforced")
+        limit.retired = True
+
+    def _apply_learn(self, entry: LearnEntry) -> None:
+        if entry.a <= self._template_tokens.get(entry.m, 0):
+            raise IllegalEntry(f"template tokens of {entry.m} would shrink to {entry.a}")
+        self._template_tokens[entry.m] = entry.a
+
+    def _limits_on(self, scopes: Sequence[Scope]) -> list[Limit]:
+        limits = self._limits
+        return [limits[scope] for scope in scopes if scope in limits]
+
+    # Snapshots.
+
+    def dump(self) -> Snapshot:
+        """The whole state, in canonical order and without what no longer counts."""
+        return Snapshot(
+            t=self.now_ms,
+            next=self._reservations.next_id,
+            limits=tuple(self._limits[scope].books(self.now_ms) for scope in sorted(self._limits)),
+            holds=self._reservations.every(),
+            life=tuple((scope, self.lifetime(scope)) for scope in sorted(self._counters)),
+            learned=tuple(sorted(self._template_tokens.items())),
+        )
+
+    @classmethod
+    def load(cls, snapshot: Snapshot, *, buckets: int = BUCKETS) -> Self:
+        """Undo `dump`. Raises BrokenBooks for a snapshot that no `dump` can have made."""
+        accounts = cls(buckets=buckets)
+        accounts.now_ms = snapshot.t
+        accounts._reservations = Reservations(snapshot.next, snapshot.holds)
+        for books in snapshot.limits:
+            accounts._limits[books.scope] = Limit.from_books(
+                books, reserved=accounts._reservations.tokens_on(books.scope), buckets=buckets
+            )
+        accounts._counters = {scope: Counters(lifetime) for scope, lifetime in snapshot.life}
+        accounts._template_tokens = dict(snapshot.learned)
+        accounts.check()
+        if accounts.dump() != snapshot:
+            raise BrokenBooks("the snapshot is not canonical")
+        return accounts
+
+    def check(self) -> None:
+        """Add everything up afresh. Raises BrokenBooks, naming what does not agree."""
+        for scope, limit in self._limits.items():
+            wrong = limit.check()
+            if wrong is not None:
+                raise BrokenBooks(f"{scope}: {wrong}")
+            reserved = self._reservations.tokens_on(scope)
+            if limit.reserved != reserved:
+                raise BrokenBooks(f"{scope}: {limit.reserved} reserved, but {reserved} are open")
+            spent = limit.window.spent_at(self.now_ms)
+            if limit.window.window_ms is None and spent != self.lifetime(scope).tokens:
+                raise BrokenBooks(f"{scope}: a balance of {spent} is not what was ever spent")
+        last = 0
+        for found in self._reservations.every():
+            if not last < found.reservation_id < self._reservations.next_id:
+                raise BrokenBooks(f"reservation {found.reservation_id} is out of order")
+            if not self._counters.keys() >= set(found.scopes):
+                raise BrokenBooks(f"reservation {found.reservation_id} was never counted")
+            last = found.reservation_id
+
+
+def _amount(tokens: int) -> int:
+    if tokens < 0:
+        raise ValueError(f"an amount of {tokens} tokens")
+    return min(tokens, AMOUNT_MAX)

@@ -1,0 +1,132 @@
+"""What is said between the desk and the ledger task, and how the answer gets back.
+
+A call is made by the desk, taken once by the ledger task, and answered exactly once: with a value,
+or with `LedgerDown`. It owns no state of the ledger and knows neither disk nor journal.
+"""
+
+from typing import Generic, TypeVar
+
+import msgspec
+import trio
+
+from cortexd.ledger.charging import Charge
+from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing
+
+Answer = TypeVar("Answer")
+
+
+class LedgerDown(Exception):
+    """The ledger cannot answer: no budget was changed by this call, or nobody can know it was.
+
+    `reason` is one sentence for people. Answer 503; a reservation that was made earlier stays.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A reservation was made and is durable; the capped scopes' standings, with it counted."""
+
+    reservation_id: ReservationId
+    standings: tuple[Standing, ...]
+
+
+class Call(Generic[Answer]):
+    """One question to the ledger task and the way back to the one task that asked."""
+
+    __slots__ = ("_answer", "_down", "_is_answered", "_waiter")
+
+    def __init__(self) -> None:
+        self._is_answered = False
+        self._waiter: trio.lowlevel.Task | None = None
+        self._answer: Answer | None = None
+        self._down: LedgerDown | None = None
+
+    def prepare(self, value: Answer) -> None:
+        """Keep the answer for `deliver`. This and the next three are the ledger task's to call."""
+        self._answer = value
+
+    def deliver(self) -> None:
+        """Wake who asked with the answer that was prepared."""
+        assert not self._is_answered, "a call is answered once"
+        self._is_answered = True
+        if self._waiter is not None:
+            trio.lowlevel.reschedule(self._waiter)
+
+    def answer(self, value: Answer) -> None:
+        """Wake who asked, now."""
+        self.prepare(value)
+        self.deliver()
+
+    def fail(self, reason: str) -> None:
+        """Wake who asked with a `LedgerDown`; without effect once an answer was delivered."""
+        if not self._is_answered:
+            self._down = LedgerDown(reason)
+            self.deliver()
+
+    async def answered(self) -> Answer:
+        """Wait for the answer. Raises `LedgerDown`.
+
+        Cannot be cancelled, as from here on the ledger may have granted what only the answer names.
+        Short: the ledger task answers every call that it took, at the latest when a sync is back.
+        (A shielded scope and an event would do the same for several times the CPU.)
+        """
+        if not self._is_answered:
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_refuse_to_abort)
+        if self._down is not None:
+            raise self._down
+        return self._answer  # type: ignore[return-value]  # None only where Answer is None
+
+
+def _refuse_to_abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
+
+
+class ReserveCall(Call[Held | Refused]):
+    """Reserve `tokens` on all scopes or none; answered once it is durable (a refusal at once)."""
+
+    __slots__ = ("request_id", "scopes", "tokens")
+
+    def __init__(self, scopes: tuple[Scope, ...], tokens: int, request_id: str) -> None:
+        super().__init__()
+        self.scopes = scopes
+        self.tokens = tokens
+        self.request_id = request_id
+
+
+class SettleCall(Call[None]):
+    """Close a reservation with this charge; answered once applied, an overrun once durable."""
+
+    __slots__ = ("charge", "reservation_id")
+
+    def __init__(self, reservation_id: ReservationId, charge: Charge) -> None:
+        super().__init__()
+        self.reservation_id = reservation_id
+        self.charge = charge
+
+
+class StandingsCall(Call[tuple[Standing, ...]]):
+    """How the caps on these scopes stand, after everything that was answered before."""
+
+    __slots__ = ("scopes",)
+
+    def __init__(self, scopes: tuple[Scope, ...]) -> None:
+        super().__init__()
+        self.scopes = scopes
+
+
+class LearnCall(Call[None]):
+    """Remember that a model's template was seen to add so many tokens."""
+
+    __slots__ = ("model", "tokens")
+
+    def __init__(self, model: str, tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.tokens = tokens
+
+
+AnyCall = ReserveCall | SettleCall | StandingsCall | LearnCall

@@ -1,0 +1,215 @@
+"""What a segment says after a crash, a power loss, or rot.
+
+Owns the decision between "the unsynced tail was torn, which is normal" and "durable data is
+damaged, which nobody may paper over". Refuses to know files: it is given a segment's bytes and the
+hint, and returns the accounts or says where and why it will not.
+"""
+
+# Theory of operation
+# ===================
+#
+# Position proves nothing. Sectors of an unsynced tail reach the disk in any order, so good lines
+# after a hole are normal; and rot can sit in the last line. What proves something is the watermark:
+# every entry carries the number up to which entries were durable when it was written, and the hint
+# carries the newest. The rules, at the first line at which the sequence breaks (it is not proven by
+# its checksum, or its number is not the next), n being the last good number:
+#
+#   1. It is the last line, and proven but for its final byte: its line feed rotted. Take it.
+#   2. It, or any line after it, is proven and knows of a durable number > n. Refuse.
+#   3. The hint names a newer segment, or a number > n in this one. Refuse.
+#   4. From there on there is a NUL (a sector that was never written) or the file does not end in a
+#      line feed (a write that was cut short): a torn tail, which nobody was ever told is durable.
+#      Drop it from there on, whatever good lines it has.
+#   5. Anything else is damage of a kind that a crash cannot do. Refuse.
+#
+# Rule 3 holds also where no line is bad: a lost end of the file looks like nothing at all. Header
+# and snapshot are synced before a segment gets its name, so that damage there is always refused;
+# and a line that is proven, but says what this version does not know or what cannot have happened,
+# is not damage but somebody else's journal: refused, too.
+#
+# Rule 1 stands before 2 and 3 since the line is then good, and a watermark is judged against the
+# number that it brings.
+
+import msgspec
+
+from cortexd.ledger.accounts import Accounts, BrokenBooks
+from cortexd.ledger.records import (
+    Header,
+    Hint,
+    Misread,
+    entry_of,
+    header_of,
+    place_of,
+    proven,
+    snapshot_of,
+)
+from cortexd.ledger.reservations import IllegalEntry
+from cortexd.ledger.windows import BUCKETS
+
+
+class Torn(msgspec.Struct, frozen=True):
+    """The unsynced tail that was dropped: `size_bytes` from `offset` on."""
+
+    offset: int
+    size_bytes: int
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """A segment read to its end. `n`: number of the last entry in `accounts`.
+
+    `torn`: what was dropped behind it, if anything. Nothing of that was ever acknowledged.
+    """
+
+    header: Header
+    accounts: Accounts
+    n: int
+    torn: Torn | None
+
+
+class Corrupt(Exception):
+    """A segment that must not be believed: going on would lose spend that was acknowledged.
+
+    `offset` and `line`: where in the file (bytes from 0, lines from 1). `n`: number of the last
+    good entry (0: none). `watermark`: highest number that a line behind it knows to be durable.
+    `hint`: what the hint file says.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        offset: int,
+        line: int,
+        n: int,
+        watermark: int | None = None,
+        hint: Hint | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+        self.line = line
+        self.n = n
+        self.watermark = watermark
+        self.hint = hint
+
+    def __str__(self) -> str:
+        hint = "none" if self.hint is None else f"segment {self.hint.seg}, entry {self.hint.n}"
+        return (
+            f"line {self.line} (byte {self.offset}): {self.reason}; last good entry: {self.n}, "
+            f"known durable further on: {self.watermark}, durable by the hint: {hint}"
+        )
+
+
+def replay(data: bytes, hint: Hint | None = None, *, buckets: int = BUCKETS) -> Recovered:
+    """Read a whole segment. Raises Corrupt where the rules above say "refuse".
+
+    `data`: the newest segment's bytes. `hint`: what `decode_hint` made of the hint file.
+    """
+    reading = _Reading(data, hint)
+    header = reading.header()
+    accounts = reading.snapshot(buckets=buckets)
+    while reading.take_line(accounts):
+        pass
+    torn = reading.rest(accounts)
+    return Recovered(header=header, accounts=accounts, n=reading.n, torn=torn)
+
+
+class _Reading:
+    """One pass over a segment: where it is, and the number `n` of the last good entry."""
+
+    def __init__(self, data: bytes, hint: Hint | None) -> None:
+        self.n = 0
+        self._seg = 0
+        self._salt = b""
+        self._data = data
+        self._hint = hint
+        self._lines = data.split(b"\n")  # the last is what no LF follows: b"" if all is well
+        self._at = 0
+        self._offset = 0
+
+    def header(self) -> Header:
+        """Read the first line, which says how to read the others."""
+        line = self._terminated_line()
+        try:
+            header = header_of(line)
+        except Misread as error:
+            raise self._corrupt(str(error)) from error
+        if header is None:
+            raise self._corrupt("the header is damaged")
+        self.n = header.n
+        self._seg = header.seg
+        self._salt = bytes.fromhex(header.salt)
+        self._next_line(line)
+        return header
+
+    def snapshot(self, *, buckets: int) -> Accounts:
+        """Read the second line: the state before the first entry."""
+        line = self._terminated_line()
+        try:
+            snapshot = snapshot_of(line, self._salt)
+            if snapshot is None:
+                raise self._corrupt("the snapshot is damaged")
+            accounts = Accounts.load(snapshot, buckets=buckets)
+        except (Misread, BrokenBooks) as error:
+            raise self._corrupt(str(error)) from error
+        self._next_line(line)
+        return accounts
+
+    def take_line(self, accounts: Accounts) -> bool:
+        """Apply the line here and go on, if it is whole, proven and the next of the sequence."""
+        return self._take(self._terminated_line(), accounts)
+
+    def rest(self, accounts: Accounts) -> Torn | None:
+        """Judge what follows the last good line: nothing, a torn tail, or damage."""
+        if self._at == len(self._lines) - 1:
+            self._take(self._lines[-1][:-1], accounts)
+        tail = self._data[self._offset :]
+        watermark = self._watermark_from_here()
+        if watermark is not None and watermark > self.n:
+            raise self._corrupt("damage inside durable data", watermark)
+        if self._hint is not None and not self._is_within(self._hint):
+            raise self._corrupt("entries that were durable are missing", watermark)
+        if not tail:
+            return None
+        if b"\0" in tail or not tail.endswith(b"\n"):
+            return Torn(offset=self._offset, size_bytes=len(tail))
+        raise self._corrupt("damage that is not the mark of a torn write", watermark)
+
+    def _take(self, line: bytes, accounts: Accounts) -> bool:
+        payload = proven(line, self._salt)
+        place = None if payload is None else place_of(payload)
+        if payload is None or place is None or place.n != self.n + 1:
+            return False
+        try:
+            accounts.apply(entry_of(payload, place))
+        except (Misread, IllegalEntry) as error:
+            raise self._corrupt(str(error)) from error
+        self.n = place.n
+        self._next_line(line)
+        return True
+
+    def _terminated_line(self) -> bytes:
+        """The line here without its LF; b"" where the file ends before the LF."""
+        return self._lines[self._at] if self._at < len(self._lines) - 1 else b""
+
+    def _next_line(self, line: bytes) -> None:
+        self._offset += len(line) + 1
+        self._at += 1
+
+    def _watermark_from_here(self) -> int | None:
+        payloads = (proven(line, self._salt) for line in self._lines[self._at :])
+        places = (place_of(payload) for payload in payloads if payload is not None)
+        return max((place.d for place in places if place is not None), default=None)
+
+    def _is_within(self, hint: Hint) -> bool:
+        return hint.seg < self._seg or (hint.seg == self._seg and hint.n <= self.n)
+
+    def _corrupt(self, reason: str, watermark: int | None = None) -> Corrupt:
+        return Corrupt(
+            reason,
+            offset=self._offset,
+            line=self._at + 1,
+            n=self.n,
+            watermark=watermark,
+            hint=self._hint,
+        )

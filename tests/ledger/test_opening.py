@@ -1,0 +1,100 @@
+"""What a directory says at start: torn tails are dropped, damage is refused, in plain words."""
+
+import logging
+import re
+
+import pytest
+
+from cortexd.ledger.journal import LedgerProblem
+from tests.ledger.simulated_disk import SimulatedDisk
+from tests.ledger.workbench import (
+    hold,
+    newest,
+    open_journal,
+)
+
+
+def test_a_torn_tail_is_dropped_and_kept_in_the_old_file(caplog: pytest.LogCaptureFixture) -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    kept = hold(journal)
+    journal.sync()
+    hold(journal)
+    torn = newest(disk)[:-20]
+    disk.overwrite("seg-00000001.jsonl", torn)
+    with caplog.at_level(logging.INFO, "cortexd.ledger"):
+        again = open_journal(disk)
+    assert [found.reservation_id for found in again.accounts.reservations()] == [kept]
+    assert disk.read("seg-00000001.jsonl") == torn
+    (line,) = caplog.messages
+    assert re.search(
+        r"segment=seg-00000002\.jsonl n=3 replayed=3 ghosts=1 torn_bytes=\d{2,} ", line
+    )
+
+
+def test_unfinished_segments_are_cleared_away() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    disk.create("seg-00000002.jsonl.tmp")
+    open_journal(disk)
+    assert disk.names() == ["durable.hint", "seg-00000001.jsonl", "seg-00000002.jsonl"]
+
+
+def damaged(disk: SimulatedDisk) -> LedgerProblem:
+    with pytest.raises(LedgerProblem) as caught:
+        open_journal(disk)
+    assert caught.value.kind == "damaged"
+    assert "restore the directory from a backup" in caught.value.hint
+    return caught.value
+
+
+def test_damage_to_what_was_durable_is_refused_with_file_offset_and_options() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    hold(journal)
+    journal.sync()
+    hold(journal)
+    before = disk.names()
+    data = bytearray(newest(disk))
+    offset = data.index(b'"k":"hold"')
+    data[offset] ^= 1
+    disk.overwrite("seg-00000001.jsonl", bytes(data))
+    problem = damaged(disk)
+    assert problem.where == "ledger/seg-00000001.jsonl"
+    line_offset = data.rindex(b"\n", 0, offset) + 1
+    assert f"(byte {line_offset})" in problem.what
+    assert disk.names() == before, "a refusal changes nothing"
+
+
+def test_a_segment_that_lost_its_durable_end_is_refused() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    hold(journal)
+    journal.sync()
+    lines = newest(disk).splitlines(keepends=True)
+    disk.overwrite("seg-00000001.jsonl", b"".join(lines[:-1]))
+    assert "durable by the hint: segment 1, entry 3" in damaged(disk).what
+
+
+def test_a_lost_newest_segment_is_refused() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    open_journal(disk)
+    disk.lose("seg-00000002.jsonl")
+    damaged(disk)
+
+
+def test_the_loss_of_all_segments_is_refused_and_named() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    disk.lose("seg-00000001.jsonl")
+    problem = damaged(disk)
+    assert problem.where == "ledger/seg-00000001.jsonl"
+    assert "the file is gone" in problem.what
+
+
+def test_a_segment_under_another_segments_name_is_refused() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    disk.overwrite("seg-00000009.jsonl", newest(disk))
+    assert "says that it is segment 1" in damaged(disk).what
