@@ -1,0 +1,43 @@
+"""The limits of a model wherever it may run: what the operator wrote and what neurons report.
+
+Owns how several statements become one. Refuses to know what a request costs
+(dialects/upper_bound.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cortexd.dialects.upper_bound import ModelLimits
+from cortexd.fleet.catalogue import entry
+
+if TYPE_CHECKING:
+    from cortexd.config.schema import Catalogue, Limit
+    from cortexd.fleet.reports import ModelId
+    from cortexd.fleet.view import FleetView
+
+
+def limits_of(model: ModelId, catalogue: Catalogue, view: FleetView) -> ModelLimits | None:
+    """Merge all that is known; None when neither the catalogue nor a neuron knows the model.
+
+    Neurons that are unhealthy count too: they may be back by the time a request is routed. Of
+    several contexts the smallest and the largest are kept, of several output limits the smallest.
+    """
+    written = entry(catalogue, model)
+    reported = [
+        neuron.models[model].limit for neuron in view.neurons.values() if model in neuron.models
+    ]
+    if written is None and not reported:
+        return None
+    stated: list[Limit] = reported if written is None else [written.limit, *reported]
+    contexts = [limit.context for limit in stated if limit.context is not None]
+    outputs = [limit.output for limit in stated if limit.output is not None]
+    return ModelLimits(
+        context_min=min(contexts, default=None),
+        context_max=max(contexts, default=None),
+        output=min(outputs, default=None),
+        template_tokens=written.template_tokens if written else 0,
+        image_tokens_max=written.image_tokens_max if written else None,
+        audio_tokens_max=written.audio_tokens_max if written else None,
+        file_tokens_max=written.file_tokens_max if written else None,
+    )

@@ -1,0 +1,229 @@
+"""The control client of one neuron: one call, `poll`, asks all that has to be asked now.
+
+Owns which read calls a poll is made of, what is asked only once, and the limits on replies. Of a
+poll only the model list is essential: a neuron that serves models is up, whatever else it
+withholds. Refuses to know when polls are due and what follows from them. httpx comes in here and
+nowhere else but in the pool's transport.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+import httpx
+import trio
+
+from cortexd.fleet.addresses import reachable_from_here, without_version_path
+from cortexd.fleet.pool import Pool, PoolTransport
+from cortexd.fleet.reports import (
+    Discovery,
+    Garbage,
+    Health,
+    ModelId,
+    ModelReport,
+    read_discovery,
+    read_endpoint,
+    read_health,
+    read_models,
+    read_openai_models,
+)
+from cortexd.fleet.view import Answered, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cortexd.config.schema import Neuron, Secret
+
+REPLY_BYTES_MAX = 4 * 1024 * 1024
+"""The largest reply to a control call that is read; a larger one is a failed call."""
+
+
+class PollFailed(Exception):
+    """The neuron did not say what it has; `reason` in a few words, none of them the neuron's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Control(Protocol):
+    """The control client of a neuron of any kind. Used by its poller alone."""
+
+    async def poll(self) -> Answered:
+        """Ask now; raises PollFailed. Takes no longer than its timeout. Checkpoints."""
+
+    def forget(self) -> None:
+        """The neuron has been down: ask anew for all that is asked once."""
+
+    def forget_endpoints(self, models: Iterable[ModelId]) -> None:
+        """Look the addresses of these models up again at the next poll."""
+
+    async def aclose(self) -> None:
+        """Done; the pool stays open."""
+
+
+def control_of(neuron: Neuron, pool: Pool, *, timeout_seconds: float) -> Control:
+    """The client for a configured neuron. `timeout_seconds` bounds a whole poll."""
+    if neuron.kind == "openai":
+        return OpenAiControl(neuron, pool, timeout_seconds)
+    return NeuronControl(neuron, pool, timeout_seconds)
+
+
+class _Calls:
+    """GET requests to one server, with a limit on what is read."""
+
+    def __init__(self, endpoint: str, api_key: Secret | None, pool: Pool) -> None:
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        if api_key is not None:
+            headers["authorization"] = f"Bearer {api_key.reveal()}"
+        self._base_url = endpoint.rstrip("/")
+        self._client = httpx.AsyncClient(
+            transport=PoolTransport(pool, reply_bytes_max=REPLY_BYTES_MAX),
+            headers=headers,
+            trust_env=False,
+            timeout=None,
+        )
+
+    async def get(self, path: str) -> bytes:
+        """The body of a 200; anything else raises PollFailed."""
+        try:
+            async with self._client.stream("GET", self._base_url + path) as reply:
+                if reply.status_code != 200:
+                    raise PollFailed(f"{_shown(path)} answered with status {reply.status_code}")
+                return await _read_whole(reply, path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PollFailed(f"{_shown(path)}: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+
+async def _read_whole(reply: httpx.Response, path: str) -> bytes:
+    if reply.headers.get("content-encoding", "identity") != "identity":
+        raise PollFailed(f"{_shown(path)} answered compressed")
+    return b"".join([piece async for piece in reply.aiter_raw()])
+
+
+def _shown(path: str) -> str:
+    """A path for a log line: without the id of a model, which is the neuron's own text."""
+    return "/models/.../endpoint" if path.endswith("/endpoint") else path
+
+
+class NeuronControl:
+    """Kind `neuron`: /models at every poll, /health too, /discovery and endpoints once."""
+
+    def __init__(self, neuron: Neuron, pool: Pool, timeout_seconds: float) -> None:
+        """Nothing is asked yet."""
+        self._configured = neuron.endpoint
+        self._calls = _Calls(neuron.endpoint, neuron.api_key, pool)
+        self._timeout_seconds = timeout_seconds
+        self._endpoints: dict[ModelId, str] = {}
+        self._discovery: Discovery | None = None
+        self._uptime_seconds = 0.0
+
+    async def poll(self) -> Answered:
+        """See `Control`."""
+        models: Sequence[ModelReport] | None = None
+        health: Health | None = None
+        with trio.move_on_after(self._timeout_seconds):
+            models = _understood(read_models, await self._calls.get("/models"))
+            health = await self._health()
+            self._notice_a_restart(health)
+            await self._look_up(models)
+            await self._discover()
+        if models is None:
+            raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
+        return Answered(tuple(models), dict(self._endpoints), health, self._discovery)
+
+    async def _health(self) -> Health | None:
+        """How busy it is, if it says so in half of the time a poll has."""
+        with trio.move_on_after(self._timeout_seconds / 2):
+            try:
+                return read_health(await self._calls.get("/health"))
+            except (PollFailed, Garbage):
+                return None
+        return None
+
+    def _notice_a_restart(self, health: Health | None) -> None:
+        """A neuron that has been up for less time than before may have its models elsewhere now."""
+        if health is not None:
+            if health.uptime_secs < self._uptime_seconds:
+                self.forget()
+            self._uptime_seconds = health.uptime_secs
+
+    async def _look_up(self, models: Sequence[ModelReport]) -> None:
+        """Learn the addresses of models that have just been loaded; forget those that went."""
+        resident = [model.id for model in models if status_of(model.status).resident]
+        for gone in self._endpoints.keys() - set(resident):
+            del self._endpoints[gone]
+        for model in resident:
+            if model in self._endpoints:
+                continue
+            try:
+                body = await self._calls.get(f"/models/{quote(model, safe='')}/endpoint")
+                url = reachable_from_here(read_endpoint(body), configured=self._configured)
+            except (PollFailed, Garbage, ValueError):
+                # A 404 says: not loaded yet. Asked again next time, and not routed to before.
+                continue
+            self._endpoints[model] = url
+
+    async def _discover(self) -> None:
+        if self._discovery is None or self._discovery.max_prompt_tokens == 0:
+            try:
+                self._discovery = read_discovery(await self._calls.get("/discovery"))
+            except (PollFailed, Garbage):
+                return
+
+    def forget(self) -> None:
+        """See `Control`."""
+        self._endpoints.clear()
+        self._discovery = None
+
+    def forget_endpoints(self, models: Iterable[ModelId]) -> None:
+        """See `Control`."""
+        for model in models:
+            self._endpoints.pop(model, None)
+
+    async def aclose(self) -> None:
+        """See `Control`."""
+        await self._calls.aclose()
+
+
+class OpenAiControl:
+    """Kind `openai`: `GET /v1/models` tells all; requests go straight to the endpoint."""
+
+    def __init__(self, neuron: Neuron, pool: Pool, timeout_seconds: float) -> None:
+        """Nothing is asked yet."""
+        self._base_url = without_version_path(neuron.endpoint)
+        self._calls = _Calls(self._base_url, neuron.api_key, pool)
+        self._timeout_seconds = timeout_seconds
+
+    async def poll(self) -> Answered:
+        """See `Control`."""
+        models: Sequence[ModelReport] | None = None
+        with trio.move_on_after(self._timeout_seconds):
+            models = _understood(read_openai_models, await self._calls.get("/v1/models"))
+        if models is None:
+            raise PollFailed(f"/v1/models: no answer within {self._timeout_seconds:g} s")
+        return Answered(tuple(models), {model.id: self._base_url for model in models})
+
+    def forget(self) -> None:
+        """See `Control`. Nothing is asked once."""
+
+    def forget_endpoints(self, models: Iterable[ModelId]) -> None:
+        """See `Control`. The address is the configured one."""
+
+    async def aclose(self) -> None:
+        """See `Control`."""
+        await self._calls.aclose()
+
+
+def _understood(
+    read: Callable[[bytes], Sequence[ModelReport]], body: bytes
+) -> Sequence[ModelReport]:
+    try:
+        return read(body)
+    except Garbage as garbage:
+        raise PollFailed(f"the model list is no model list: {garbage.reason}") from None

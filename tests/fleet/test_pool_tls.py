@@ -1,0 +1,171 @@
+"""The pool over TLS."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from cortexd.fleet.pool import NeuronBroke, NeuronUnreachable, Pool
+from tests.fleet.scripted import CHUNKED_HEAD, Peer, answering, ask, ok, scripted, whole
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA, host: str = "localhost") -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(host).configure_cert(context)
+    return context
+
+
+def trusting_pool(authority: trustme.CA) -> Pool:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return Pool(3, ssl_context=context)
+
+
+async def test_answers_share_a_tls_connection(authority: trustme.CA) -> None:
+    pool = trusting_pool(authority)
+    big = b"x" * 300_000
+    async with scripted(answering(ok(b"one"), ok(big)), tls=server_context(authority)) as neuron:
+        assert await whole(await ask(pool, neuron.url)) == b"one"
+        assert await whole(await ask(pool, neuron.url, body=big)) == big
+        assert (neuron.connections, pool.idle_links) == (1, 1)
+        await pool.aclose()
+
+
+@pytest.mark.parametrize("farewell", [b"", ok(b"stray")])
+async def test_a_tls_connection_that_was_closed_or_talks_unasked_is_not_used(
+    authority: trustme.CA, farewell: bytes
+) -> None:
+    done = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"one"))
+        if farewell:
+            await peer.send(farewell)
+            done.set()
+            await peer.hung_up()
+        else:
+            await peer.stream.aclose()
+            done.set()
+
+    pool = trusting_pool(authority)
+    tls = server_context(authority)
+    async with scripted(script, answering(ok(b"two")), tls=tls) as neuron:
+        assert await whole(await ask(pool, neuron.url)) == b"one"
+        await done.wait()
+        assert await whole(await ask(pool, neuron.url)) == b"two"
+        assert neuron.connections == 2
+        await pool.aclose()
+
+
+async def test_a_cancel_while_an_idle_tls_connection_is_looked_at_closes_it(
+    authority: trustme.CA,
+) -> None:
+    pool = trusting_pool(authority)
+    async with scripted(answering(ok(b"one")), tls=server_context(authority)) as neuron:
+        assert await whole(await ask(pool, neuron.url)) == b"one"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ask(pool, neuron.url)
+        assert scope.cancelled_caught
+        assert pool.idle_links == 0
+
+
+async def test_a_certificate_that_nobody_trusts_is_unreachable(authority: trustme.CA) -> None:
+    async with scripted(answering(), tls=server_context(authority)) as neuron:
+        with pytest.raises(NeuronUnreachable, match="certificate is not trusted"):
+            await ask(Pool(3), neuron.url)
+
+
+async def test_a_certificate_for_another_name_is_unreachable(authority: trustme.CA) -> None:
+    async with scripted(answering(), tls=server_context(authority, "elsewhere.test")) as neuron:
+        with pytest.raises(NeuronUnreachable, match="certificate is not trusted"):
+            await ask(trusting_pool(authority), neuron.url)
+
+
+async def test_a_neuron_that_speaks_no_tls_is_unreachable(authority: trustme.CA) -> None:
+    async with scripted(answering(ok(b"x"))) as neuron:
+        url = f"https://localhost:{neuron.port}"
+        with pytest.raises(NeuronUnreachable):
+            await ask(Pool(0.2), url)
+
+
+async def test_a_cancel_is_heard_through_tls(authority: trustme.CA) -> None:
+    gone = trio.Event()
+    asked = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD)
+        asked.set()
+        await peer.hung_up()
+        gone.set()
+
+    pool = trusting_pool(authority)
+    async with scripted(script, tls=server_context(authority)) as neuron:
+        async with trio.open_nursery() as nursery:
+
+            async def client() -> None:
+                await whole(await ask(pool, neuron.url))
+
+            nursery.start_soon(client, name="client")
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(1):
+            await gone.wait()
+
+
+async def test_a_tls_connection_cut_in_mid_body_breaks_the_request(authority: trustme.CA) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD + b"1\r\nx\r\n")
+
+    async with scripted(script, tls=server_context(authority)) as neuron:
+        answer = await ask(trusting_pool(authority), neuron.url)
+        assert await answer.read() == b"x"
+        with pytest.raises(NeuronBroke, match="in the middle"):
+            await answer.read()
+
+
+async def test_tls_garbage_in_mid_body_breaks_the_request(authority: trustme.CA) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD)
+        assert isinstance(peer.stream, trio.SSLStream)
+        await peer.stream.transport_stream.send_all(b"this is no TLS record at all")
+        await peer.hung_up()
+
+    async with scripted(script, tls=server_context(authority)) as neuron:
+        answer = await ask(trusting_pool(authority), neuron.url)
+        with pytest.raises(NeuronBroke, match="TLS failed"):
+            await answer.read()
+
+
+async def test_a_cancelled_handshake_closes_the_connection(authority: trustme.CA) -> None:
+    accepted = trio.Event()
+    gone = trio.Event()
+
+    async def says_nothing(peer: Peer) -> None:
+        accepted.set()
+        await peer.hung_up()
+        gone.set()
+
+    async with scripted(says_nothing) as neuron:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                ask, trusting_pool(authority), f"https://localhost:{neuron.port}", name="client"
+            )
+            await accepted.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(1):
+            await gone.wait()
