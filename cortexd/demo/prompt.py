@@ -1,0 +1,168 @@
+"""What a simulated neuron reads of a request: a checked question, honestly counted. Pure.
+
+Counting: a token is a run of up to six letters, digits or underscores, or one other visible
+character; each message adds four tokens of template and each prompt three. So a prompt in text
+never has more tokens than its `messages` and `tools` have bytes of JSON. An image is 256
+tokens, whatever its bytes.
+"""
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from cortexd.demo.errors import NeuronError, inference_error
+
+MESSAGE_TEMPLATE_TOKENS = 4
+PROMPT_TEMPLATE_TOKENS = 3
+IMAGE_TOKENS = 256
+
+_Body = TypeVar("_Body")
+_PIECE = re.compile(r"\w{1,6}|[^\w\s]")
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _ChatBody(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[dict[str, msgspec.Raw]]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    tools: msgspec.Raw = msgspec.Raw()
+    seed: int | None = None
+    chat_template_kwargs: dict[str, object] | None = None
+
+
+class _EmbeddingsBody(msgspec.Struct, frozen=True):
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: str = "float"
+    dimensions: int | None = None
+
+
+class ChatQuestion(msgspec.Struct, frozen=True):
+    """A chat request, understood. `output_tokens_max` None: no limit was given."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+    output_tokens_max: int | None
+    prompt_tokens: int
+    images: int
+    thinking: bool
+    seed: str
+
+
+class EmbeddingsQuestion(msgspec.Struct, frozen=True):
+    """An embeddings request, understood: one text per vector."""
+
+    model: str
+    texts: tuple[str, ...]
+    prompt_tokens: int
+    as_base64: bool
+    dimensions: int | None
+
+
+def count_pieces(text: str) -> int:
+    """Tokens of plain text, never more than it has characters."""
+    return sum(1 for _ in _PIECE.finditer(text))
+
+
+def understand_chat(body: bytes, content_type: str | None) -> ChatQuestion:
+    """Raises NeuronError with the row that fits: 415, 400 or 422."""
+    asked = _decode(body, content_type, _ChatBody)
+    if not asked.messages:
+        raise NeuronError(inference_error("invalid_request_body", "messages must not be empty"))
+    tokens, images = PROMPT_TEMPLATE_TOKENS, 0
+    for message in asked.messages:
+        message_tokens, message_images = _message_size(message)
+        tokens += message_tokens
+        images += message_images
+    tokens += _raw_pieces(asked.tools)
+    # As llama-server has it, the newer spelling wins when both are given.
+    limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    return ChatQuestion(
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        output_tokens_max=limit if limit is not None and limit > 0 else None,
+        prompt_tokens=tokens,
+        images=images,
+        thinking=bool((asked.chat_template_kwargs or {}).get("enable_thinking", False)),
+        seed=f"{asked.seed} {msgspec.json.encode(asked.messages).decode('utf-8', 'replace')}",
+    )
+
+
+def understand_embeddings(body: bytes, content_type: str | None) -> EmbeddingsQuestion:
+    """Raises NeuronError with the row that fits.
+
+    A list of integers is one text, given as tokens.
+    """
+    asked = _decode(body, content_type, _EmbeddingsBody)
+    inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+    if inputs and all(isinstance(item, int) for item in inputs):
+        texts = [" ".join(map(str, inputs))]
+        tokens = len(inputs)
+    else:
+        texts = [item if isinstance(item, str) else str(item) for item in inputs]
+        tokens = sum(
+            len(item) if isinstance(item, list) else 1 + count_pieces(str(item)) for item in inputs
+        )
+    if not texts:
+        raise NeuronError(inference_error("invalid_request_body", "input must not be empty"))
+    return EmbeddingsQuestion(
+        asked.model, tuple(texts), tokens, asked.encoding_format == "base64", asked.dimensions
+    )
+
+
+def _decode(body: bytes, content_type: str | None, shape: type[_Body]) -> _Body:
+    if content_type is None or content_type.split(";")[0].strip().lower() != "application/json":
+        raise NeuronError(inference_error("unsupported_media_type", "send application/json"))
+    return _parse(body, shape)
+
+
+def _parse(body: bytes | msgspec.Raw, shape: type[_Body]) -> _Body:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as problem:
+        raise NeuronError(inference_error("invalid_request_body", str(problem))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise NeuronError(inference_error("malformed_json", str(problem))) from None
+
+
+def _message_size(message: dict[str, msgspec.Raw]) -> tuple[int, int]:
+    """Tokens and images of one message."""
+    if "role" not in message:
+        raise NeuronError(inference_error("invalid_request_body", "a message needs a role"))
+    tokens, images = MESSAGE_TEMPLATE_TOKENS, 0
+    for name, raw in message.items():
+        if name == "content":
+            content_tokens, images = _content_size(raw)
+            tokens += content_tokens
+        elif name != "role":
+            tokens += _raw_pieces(raw)
+    return tokens, images
+
+
+def _content_size(raw: msgspec.Raw) -> tuple[int, int]:
+    content = _parse(raw, object)
+    if isinstance(content, str):
+        return count_pieces(content), 0
+    tokens, images = 0, 0
+    for part in content if isinstance(content, list) else ():
+        match part:
+            case {"type": "image_url" | "input_image"}:
+                tokens, images = tokens + IMAGE_TOKENS, images + 1
+            case {"type": "text", "text": str(text)}:
+                tokens += count_pieces(text)
+            case _:
+                raise NeuronError(inference_error("template_render_failed", "unknown content part"))
+    return tokens, images
+
+
+def _raw_pieces(raw: msgspec.Raw) -> int:
+    return count_pieces(bytes(raw).decode("utf-8", "replace"))

@@ -1,0 +1,148 @@
+"""`cortexd demo`: the tour it prints, and the daemon it runs, as a process of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from cortexd.cli.demo import what_to_try
+from cortexd.demo.world import BALANCE_CAP_TOKENS, BALANCE_KEY, ROLLING_KEY, demo_world
+
+PATIENCE_SECONDS = 20
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:31313", "https://[::1]:8443", "unix:/run/x"])
+@pytest.mark.parametrize("state", [None, Path("/srv/demo-state")])
+def test_the_tour_fits_a_terminal_and_names_what_runs(address: str, state: Path | None) -> None:
+    world = demo_world(listen="", metrics_listen="", ledger_directory="")
+    world.close()
+    tour = what_to_try(address, world, state)
+
+    assert max(map(len, tour.splitlines())) <= 80
+    assert address.removeprefix("unix:") in tour
+    assert ("kill -9 " in tour and str(state) in tour) or state is None
+    assert tour.isascii()
+    assert not re.search(r"(?<!%){[a-z_]+}", tour)
+
+
+class Demo:
+    """`cortexd demo` as a process; everything it printed is in `output`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.output = ""
+
+    async def read_until(self, pattern: str) -> re.Match[str]:
+        assert self.process.stdout is not None
+        while (found := re.search(pattern, self.output)) is None:
+            data = await self.process.stdout.receive_some()
+            assert data, f"the demo ended: {self.output}"
+            self.output += data.decode()
+        return found
+
+    async def gateway(self) -> str:
+        await self.read_until("Ctrl-C ends the demo")
+        return (await self.read_until(r"listening gateway (\S+)"))[1]
+
+
+async def start_demo(nursery: trio.Nursery, *arguments: str, temporary: Path) -> Demo:
+    command = [sys.executable, "-m", "cortexd", "demo", "--listen", "127.0.0.1:0"]
+    command += ["--metrics-listen", "127.0.0.1:0", *arguments]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    process = await nursery.start(
+        partial(
+            trio.run_process,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            check=False,
+        )
+    )
+    return Demo(process)
+
+
+async def ask(url: str, key: str, **fields: object) -> httpx.Response:
+    body = {"model": "small", "messages": [{"role": "user", "content": "Hello?"}], **fields}
+    named = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client:
+        return await client.post("/v1/chat/completions", json=body, headers=named)
+
+
+async def budget(url: str, key: str) -> dict[str, int]:
+    async with httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client:
+        response = await client.get("/v1/budget", headers={"authorization": f"Bearer {key}"})
+        found: dict[str, int] = response.json()
+        return found
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.slow
+async def test_the_demo_serves_streams_counts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            demo = await start_demo(nursery, temporary=tmp_path)
+            url = await demo.gateway()
+            streamed = await ask(url, BALANCE_KEY, stream=True, max_tokens=5)
+            plain = await ask(url, ROLLING_KEY, max_tokens=5)
+            left = await budget(url, BALANCE_KEY)
+            assert len(names_in(tmp_path)) == 1
+            demo.process.send_signal(signal.SIGINT)
+
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert plain.json()["usage"]["completion_tokens"] == 5
+    assert 5 < left["spent"] < 100
+    assert left["available"] == BALANCE_CAP_TOKENS - left["spent"]
+    assert demo.process.returncode == 0
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_a_budget_spent_in_a_kept_demo_is_spent_after_kill_9(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "kept"))
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            demo = await start_demo(nursery, *state, temporary=tmp_path)
+            url = await demo.gateway()
+            await ask(url, BALANCE_KEY, max_tokens=5)
+            spent = (await budget(url, BALANCE_KEY))["spent"]
+            demo.process.kill()
+        async with trio.open_nursery() as nursery:
+            demo = await start_demo(nursery, *state, temporary=tmp_path)
+            after = await budget(await demo.gateway(), BALANCE_KEY)
+            demo.process.send_signal(signal.SIGINT)
+
+    assert spent > 0
+    assert after["spent"] + after["reserved"] >= spent
+    assert names_in(tmp_path) == ["kept"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--listen", "--metrics-listen"])
+def test_a_taken_address_is_named_with_the_flag_to_use(flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        free = {"--listen", "--metrics-listen"} - {flag}
+        ended = subprocess.run(
+            [sys.executable, "-m", "cortexd", "demo", flag, taken, free.pop(), "127.0.0.1:0"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert taken in ended.stderr
+    assert f"{flag} 127.0.0.1:0" in ended.stderr
+    assert ended.stdout == ""

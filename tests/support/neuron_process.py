@@ -1,0 +1,56 @@
+"""One simulated neuron as a process of its own, for tests that kill things.
+
+    python -m tests.support.neuron_process --served-log FILE --switch token_seconds=0.01
+
+Prints `neuron NAME URL` once it accepts, and runs until it is killed. Values of switches are JSON;
+`fixed_usage=[5,10]` is a pair. `read_served_log` of cortexd.demo.counters reads the log, also of a
+neuron that was killed.
+"""
+
+import argparse
+import json
+import sys
+
+import trio
+
+from cortexd.demo.admission import AdmissionLimits
+from cortexd.demo.hardware import SimulatedModel
+from cortexd.demo.neuron import SimulatedNeuron
+from tests.support.fake_neuron import turned
+
+
+def main() -> None:
+    """Runs until killed."""
+    arguments = _parser().parse_args()
+    neuron = SimulatedNeuron(
+        arguments.name,
+        [SimulatedModel(model_id) for model_id in arguments.model or ["sim/small"]],
+        switches=turned(**dict(_switch(text) for text in arguments.switch)),
+        admission=AdmissionLimits(max_in_flight=arguments.max_in_flight),
+        served_log=arguments.served_log,
+    )
+    neuron.bind(port=arguments.port)
+    sys.stdout.write(f"neuron {neuron.name} {neuron.url}\n")  # the socket already accepts
+    sys.stdout.flush()
+    trio.run(neuron.serve)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default="sim")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--model", action="append", help="model id, resident; may be repeated")
+    parser.add_argument("--served-log", help="file that the tokens really served are appended to")
+    parser.add_argument("--max-in-flight", type=int, default=1024)
+    parser.add_argument("--switch", action="append", default=[], metavar="NAME=JSON")
+    return parser
+
+
+def _switch(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    read = json.loads(value)
+    return name, tuple(read) if isinstance(read, list) else read
+
+
+if __name__ == "__main__":
+    main()
