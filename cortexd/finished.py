@@ -1,0 +1,35 @@
+"""What is told of a request once it is over: one struct for the log line and the metrics."""
+
+import msgspec
+
+from cortexd.dialects.usage import EndingKind, Usage
+from cortexd.ledger.charging import Charge
+from cortexd.ledger.entries import Refused
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """One finished request. Names and numbers only: never a key, a prompt or an answer.
+
+    Times are seconds; `reserved` and `charged` tokens; None where it never came to that.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    duration_seconds: float
+    account_id: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    neuron: str | None = None
+    stream: bool = False
+    code: str | None = None
+    refused: Refused | None = None
+    reserved: int | None = None
+    charge: Charge | None = None
+    usage: Usage | None = None
+    ending: EndingKind | None = None
+    failure: str | None = None
+    first_token_seconds: float | None = None
+    dropped: tuple[str, ...] = ()
+    retry_count: str | None = None

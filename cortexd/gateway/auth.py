@@ -1,0 +1,105 @@
+"""Who asks: from request headers to a principal, or a 401.
+
+Keys are known only by their SHA-256. The digest of what was presented is looked up, so the time
+taken says nothing about a key's text; the comparison after it is constant-time all the same.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cortexd.config.schema import Account, Entitlements, Key
+from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.ledger.entries import ANONYMOUS, Cap, Scope, account_scope, key_scope
+
+PRINCIPAL_HEADERS = (b"x-helexa-account-id", b"x-helexa-key-id")
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Whose request it is. `scopes` are charged together; `capped` says that one of them has a cap.
+
+    Both ids are None for an anonymous caller.
+    """
+
+    account_id: str | None
+    key_id: str | None
+    scopes: tuple[Scope, ...]
+    capped: bool
+
+
+ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False)
+
+
+class Keyring:
+    """All keys of the configuration, by digest."""
+
+    def __init__(self, entitlements: Entitlements) -> None:
+        """Take the keys; `require_auth` decides what an unknown or missing key means."""
+        capped_accounts = {
+            account.account_id for account in entitlements.accounts if account.hard_cap is not None
+        }
+        self._open = not entitlements.require_auth
+        self._principals: dict[bytes, tuple[bytes, Principal]] = {}
+        for key in entitlements.keys:
+            key_id = key.key_id or key.account_id
+            digest = bytes.fromhex(key.key_sha256 or "")
+            principal = Principal(
+                key.account_id,
+                key_id,
+                (account_scope(key.account_id), key_scope(key_id)),
+                capped=key.hard_cap is not None or key.account_id in capped_accounts,
+            )
+            self._principals[digest] = (digest, principal)
+
+    def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal | Refusal:
+        """The principal of a request from `Authorization: Bearer` or `x-api-key`.
+
+        Two different keys are refused. Where authentication is not required, no key and unknown
+        keys (the placeholders that many tools insist on) are the anonymous principal.
+        """
+        bearer = _bearer(headers.get(b"authorization"))
+        api_key = headers.get(b"x-api-key")
+        if bearer is not None and api_key is not None and not hmac.compare_digest(bearer, api_key):
+            return _unauthorized("Authorization and x-api-key hold two different keys; send one.")
+        presented = bearer if bearer is not None else api_key
+        principal = self._find(presented) if presented else None
+        if principal is not None:
+            return principal
+        if self._open:
+            return ANONYMOUS_PRINCIPAL
+        if not presented:
+            return _unauthorized(
+                "no API key was sent. Send it as Authorization: Bearer KEY or as x-api-key: KEY."
+            )
+        return _unauthorized("this key is not known here.")
+
+    def _find(self, presented: bytes) -> Principal | None:
+        digest = hashlib.sha256(presented).digest()
+        known, principal = self._principals.get(digest, (b"", None))
+        return principal if hmac.compare_digest(known, digest) else None
+
+
+def caps_of(entitlements: Entitlements) -> Sequence[Cap]:
+    """Every cap of the configuration, as the ledger keeps them."""
+    named: list[tuple[Scope, Account | Key]] = [
+        *((account_scope(account.account_id), account) for account in entitlements.accounts),
+        *((key_scope(key.key_id or key.account_id), key) for key in entitlements.keys),
+    ]
+    return tuple(
+        Cap(scope, owner.hard_cap, owner.window.window_ms)
+        for scope, owner in named
+        if owner.hard_cap is not None
+    )
+
+
+def _bearer(authorization: bytes | None) -> bytes | None:
+    if authorization is None:
+        return None
+    scheme, _, credential = authorization.strip().partition(b" ")
+    return credential.strip() if scheme.lower() == b"bearer" else None
+
+
+def _unauthorized(why: str) -> Refusal:
+    return Refusal(RefusalKind.INVALID_API_KEY, f"Incorrect API key provided: {why}")

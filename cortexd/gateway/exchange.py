@@ -1,0 +1,66 @@
+"""One exchange with a client, as the core sees it: what came in, and where the answer goes.
+
+The core knows no server. A face (`asgi.py` today) turns its server's ways into these three shapes:
+`Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A request before its body: enough to know the endpoint and who asks.
+
+    `path` is percent-decoded, without the query. Header names are lower case; of a repeated header
+    the last one counts, which is safe because only our own reading of it is ever acted upon.
+    """
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    request_id: str
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A whole request: its head and its body, fully read and within the size limit."""
+
+    head: Head
+    body: bytes
+
+
+class Client(Protocol):
+    """The one who asked. Writing to a client that has gone does nothing; `gone` tells of it."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the response head."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body now."""
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last piece of the body and the end of the message."""
+
+    async def gone(self) -> None:
+        """Return once the client has hung up; never otherwise."""
+
+
+def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header pairs as a mapping with lower-case names; the last of a repeated name wins."""
+    return {name.lower(): value for name, value in pairs}
+
+
+REQUEST_ID_MAX = 128
+_REQUEST_ID_ALPHABET = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+)
+
+
+def usable_request_id(offered: bytes | None) -> str | None:
+    """The client's own `x-request-id` when it is short and plain enough to log, else None."""
+    if offered and len(offered) <= REQUEST_ID_MAX and _REQUEST_ID_ALPHABET.issuperset(offered):
+        return offered.decode("ascii")
+    return None

@@ -1,0 +1,63 @@
+"""The facts of one request as the core learns them, until they are told as a `Finished`."""
+
+from cortexd.dialects.asked import Asked
+from cortexd.dialects.refusals import Refusal, code_of
+from cortexd.dialects.upper_bound import Bound
+from cortexd.finished import Finished
+from cortexd.gateway.auth import Principal
+from cortexd.gateway.exchange import Head
+from cortexd.gateway.relay import Progress
+from cortexd.ledger.charging import Charge
+from cortexd.ledger.entries import Refused, Standing
+
+CLIENT_CLOSED_REQUEST = 499
+"""Logged in place of a status when the client left before one was sent (nginx's convention)."""
+
+
+class Outlook:
+    """The facts of one request as the core learns them, on the way to becoming a `Finished`."""
+
+    def __init__(self, head: Head, principal: Principal | None = None, *, now: float) -> None:
+        """Start the clock at `now` (seconds)."""
+        self.head = head
+        self.principal = principal
+        self.asked: Asked | None = None
+        self.model: str | None = None
+        self.reserved: Bound | None = None
+        self.standings: tuple[Standing, ...] = ()
+        self.refusal: Refusal | None = None
+        self.refused: Refused | None = None
+        self.progress: Progress | None = None
+        self.charge: Charge | None = None
+        self.status = CLIENT_CLOSED_REQUEST
+        self._began = now
+
+    def finished(self, now: float) -> Finished:
+        """The request as it ended at `now`."""
+        head, asked, progress = self.head, self.asked, self.progress
+        route = progress.route if progress is not None else None
+        ending = progress.ending(streamed=bool(asked and asked.stream)) if progress else None
+        first = progress.first_byte_at if progress is not None else None
+        retries = head.headers.get(b"x-stainless-retry-count", b"")
+        return Finished(
+            request_id=head.request_id,
+            method=head.method,
+            path=head.path,
+            status=self.status,
+            duration_seconds=now - self._began,
+            account_id=self.principal.account_id if self.principal else None,
+            key_id=self.principal.key_id if self.principal else None,
+            model=self.model,
+            neuron=route.neuron if route is not None else None,
+            stream=bool(asked and asked.stream),
+            code=code_of(self.refusal) if self.refusal is not None else None,
+            refused=self.refused,
+            reserved=self.reserved.total if self.reserved is not None else None,
+            charge=self.charge,
+            usage=ending.usage if ending is not None else None,
+            ending=ending.kind if ending is not None else None,
+            failure=progress.failure if progress is not None else None,
+            first_token_seconds=first - self._began if first is not None else None,
+            dropped=asked.dropped if asked is not None else (),
+            retry_count=retries.decode() if retries.isdigit() and len(retries) < 4 else None,
+        )

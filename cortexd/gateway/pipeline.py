@@ -1,0 +1,286 @@
+"""A request's way through cortexd, as one page: read `Gateway.serve`, then `Gateway._chat`.
+
+The core knows no server. A face reads the head, asks `admit`, reads the body, and calls `serve`;
+what it answers goes through the `Client` it brought. A budget is reserved, durably, before any
+neuron is asked, and settled before the client can have read the end of its answer.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+import trio
+
+from cortexd.config.schema import Catalogue
+from cortexd.dialects.asked import Asked
+from cortexd.dialects.models import model_body, models_list
+from cortexd.dialects.openai import chat_body, understand_chat
+from cortexd.dialects.refusals import Refusal, RefusalKind, render
+from cortexd.dialects.upper_bound import Bound, ModelLimits, bound
+from cortexd.finished import Finished
+from cortexd.fleet.board import Board
+from cortexd.fleet.catalogue import ModelId, resolve
+from cortexd.fleet.limits import limits_of
+from cortexd.fleet.pool import Pool
+from cortexd.gateway import answers
+from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
+from cortexd.gateway.endpoints import EndpointKind, Match, find
+from cortexd.gateway.exchange import Client, Head, Headers, Incoming
+from cortexd.gateway.outlook import Outlook
+from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
+from cortexd.ledger.desk import Desk, LedgerDown, Reservation
+from cortexd.ledger.entries import Refused
+
+log = logging.getLogger("cortexd.gateway")
+
+TEMPLATE_TOKENS_MAX = 16_384
+"""Most template tokens that are learned for a model by itself; the catalogue may say more."""
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A request whose endpoint and principal are known; `principal` is None on public endpoints."""
+
+    match: Match
+    principal: Principal | None
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """What the core needs of the fleet: names, the current view, and the connections."""
+
+    catalogue: Catalogue
+    board: Board
+    pool: Pool
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the operator set for requests. Models are said to be as old as this process."""
+
+    clocks: Clocks
+    forward_fields: frozenset[str]
+    started_unix_seconds: int
+
+
+class Gateway:
+    """The core: every endpoint of the gateway listener, without a server."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        fleet: Fleet,
+        desk: Desk,
+        settings: Settings,
+        *,
+        tell: Callable[[Finished], None],
+    ) -> None:
+        """Take the parts; `tell` is given one `Finished` for every request."""
+        self._keyring = keyring
+        self._fleet = fleet
+        self._desk = desk
+        self._settings = settings
+        self._tell = tell
+
+    def admit(self, head: Head) -> Admitted | Refusal:
+        """Judge a request by its head alone: does the endpoint exist, may this caller use it."""
+        match = find(head.method, head.path)
+        if isinstance(match, Refusal):
+            return match
+        if match.endpoint.public:
+            return Admitted(match, None)
+        principal = self._keyring.authenticate(head.headers)
+        if isinstance(principal, Refusal):
+            return principal
+        encoding = head.headers.get(b"content-encoding", b"identity")
+        if encoding.strip().lower() not in (b"", b"identity"):
+            return Refusal(
+                RefusalKind.UNSUPPORTED_MEDIA_TYPE,
+                "Compressed request bodies are not accepted; send the body as it is.",
+            )
+        return Admitted(match, principal)
+
+    async def refuse(self, refusal: Refusal, head: Head, client: Client) -> None:
+        """Answer with a refusal that came before the body was read."""
+        outlook = Outlook(head, now=trio.current_time())
+        await self._answer(refusal, outlook, client)
+        self._tell(outlook.finished(trio.current_time()))
+
+    async def serve(self, admitted: Admitted, incoming: Incoming, client: Client) -> None:
+        """Answer one whole request. Bugs become a 500 here; the reservation is settled on the
+        way.
+        """
+        outlook = Outlook(incoming.head, admitted.principal, now=trio.current_time())
+        try:
+            await self._answer_to(admitted, incoming, client, outlook)
+        except Exception:
+            log.exception("event=bug request_id=%s", incoming.head.request_id)
+            bug = Refusal(RefusalKind.INTERNAL_ERROR, "cortexd met a bug; its log has the details.")
+            await self._answer(bug, outlook, client)
+        finally:
+            self._tell(outlook.finished(trio.current_time()))
+
+    async def _answer_to(
+        self, admitted: Admitted, incoming: Incoming, client: Client, outlook: Outlook
+    ) -> None:
+        principal, match = admitted.principal, admitted.match
+        answer: bytes | Refusal
+        if principal is None:
+            answer = answers.public(match.endpoint.kind, self._fleet.board.view)
+        elif match.endpoint.kind is EndpointKind.CHAT:
+            await self._chat(principal, incoming, client, outlook)
+            return
+        elif match.endpoint.kind is EndpointKind.BUDGET:
+            try:
+                answer = answers.budget(principal, await self._desk.standings(principal.scopes))
+            except LedgerDown:
+                answer = answers.ledger_down()
+        else:
+            answer = self._models(match)
+        await self._answer(answer, outlook, client)
+
+    def _models(self, match: Match) -> bytes | Refusal:
+        entries = answers.model_entries(
+            self._fleet.catalogue,
+            self._fleet.board.view,
+            created_unix_seconds=self._settings.started_unix_seconds,
+        )
+        if match.endpoint.kind is EndpointKind.MODELS:
+            return models_list(tuple(entries.values()))
+        found = entries.get(match.argument)
+        return model_body(found) if found else answers.unknown_model(match.argument)
+
+    async def _chat(
+        self, principal: Principal, incoming: Incoming, client: Client, outlook: Outlook
+    ) -> None:
+        """The whole way of a chat request; the order of these steps is the promise of the
+        product.
+        """
+        asked = understand_chat(incoming.body, forward_fields=self._settings.forward_fields)
+        if isinstance(asked, Refusal):
+            await self._answer(asked, outlook, client)
+            return
+        outlook.asked = asked
+        model = resolve(self._fleet.catalogue, asked.model)
+        limits = self._limits(model)
+        if limits is None:
+            await self._answer(answers.unknown_model(asked.model), outlook, client)
+            return
+        outlook.model = model
+        ceiling = bound(asked, limits, capped=principal.capped)
+        if isinstance(ceiling, Refusal):
+            await self._answer(ceiling, outlook, client)
+            return
+        granted = await self._reserve(principal, ceiling, incoming.head, outlook)
+        if isinstance(granted, Refusal):
+            await self._answer(granted, outlook, client)
+            return
+        relay = Relay(
+            self._sending(asked, model, ceiling, principal, incoming.head),
+            client,
+            pool=self._fleet.pool,
+            clocks=self._settings.clocks,
+            stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
+        )
+        outlook.progress = relay.progress
+        async with granted:  # leaving settles, whatever happened
+            try:
+                outcome = await relay.run(model, self._fleet.board, granted)
+            finally:
+                granted.ending = relay.ending
+        outlook.charge = granted.charge
+        await self._learn(model, limits, granted)
+        if isinstance(outcome, LastBytes):
+            outlook.status = 200
+            await client.finish(outcome.data)
+        elif isinstance(outcome, Reply):
+            await self._answer(outcome.body, outlook, client, granted)
+        elif outcome is not None:
+            await self._answer(outcome, outlook, client, granted)
+
+    def _limits(self, model: ModelId) -> ModelLimits | None:
+        """What is known about a model, with what its chat template was seen to add."""
+        limits = limits_of(model, self._fleet.catalogue, self._fleet.board.view)
+        if limits is None:
+            return None
+        template_tokens = max(limits.template_tokens, self._desk.template_tokens(model))
+        return msgspec.structs.replace(limits, template_tokens=template_tokens)
+
+    async def _reserve(
+        self, principal: Principal, ceiling: Bound, head: Head, outlook: Outlook
+    ) -> Reservation | Refusal:
+        try:
+            granted = await self._desk.reserve(
+                principal.scopes, ceiling, request_id=head.request_id
+            )
+        except LedgerDown:
+            return answers.ledger_down()
+        if isinstance(granted, Refused):
+            outlook.refused = granted
+            outlook.standings = (granted.standing,)
+            return answers.over_cap(granted)
+        outlook.standings, outlook.reserved = granted.standings, ceiling
+        return granted
+
+    def _sending(
+        self, asked: Asked, model: ModelId, ceiling: Bound, principal: Principal, head: Head
+    ) -> Sending:
+        return Sending(
+            path="/v1/chat/completions",
+            headers=_neuron_headers(principal, head, stream=asked.stream),
+            body=chat_body(asked, model=model, output_tokens=ceiling.output_tokens),
+            stream=asked.stream,
+            include_usage=asked.include_usage,
+            model_name=asked.model,
+            output_tokens=ceiling.output_tokens,
+            choices=ceiling.choices,
+        )
+
+    async def _learn(self, model: ModelId, limits: ModelLimits, settled: Reservation) -> None:
+        """Remember a chat template that added more than the bytes of its messages pay for.
+
+        A neuron that claims more than any template adds is not believed: it would lock the model.
+        """
+        usage = settled.ending.usage if settled.ending is not None else None
+        if usage is None or usage.prompt_tokens <= settled.bound.prompt_tokens:
+            return
+        added = limits.template_tokens + usage.prompt_tokens - settled.bound.prompt_tokens
+        if added <= TEMPLATE_TOKENS_MAX:
+            await self._desk.learn(model, added)
+
+    async def _answer(
+        self,
+        answer: bytes | Refusal,
+        outlook: Outlook,
+        client: Client,
+        reservation: Reservation | None = None,
+    ) -> None:
+        """Send a whole answer with the headers that every answer carries."""
+        request_id = outlook.head.request_id
+        extra = answers.budget_headers(reservation.standings if reservation else outlook.standings)
+        if isinstance(answer, Refusal):
+            rendered = render(answer, request_id=request_id)
+            outlook.status, outlook.refusal = rendered.status, answer
+            headers, body = (*rendered.headers, *extra), rendered.body
+        else:
+            outlook.status = 200
+            headers, body = (*answers.json_headers(request_id), *extra), answer
+        length = (b"content-length", b"%d" % len(body))
+        await client.start(outlook.status, (*headers, length))
+        await client.finish(body)
+
+
+def _neuron_headers(principal: Principal, head: Head, *, stream: bool) -> Headers:
+    """The closed list of headers a neuron gets; a client's own principal headers never pass."""
+    headers: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"application/json"),
+        (b"accept", b"text/event-stream" if stream else b"application/json"),
+        (b"x-request-id", head.request_id.encode()),
+    ]
+    thinking = head.headers.get(b"x-include-thinking")
+    if thinking is not None:
+        headers.append((b"x-include-thinking", thinking))
+    ids: Sequence[str | None] = (principal.account_id, principal.key_id)
+    headers += [
+        (name, value.encode())
+        for name, value in zip(PRINCIPAL_HEADERS, ids, strict=True)
+        if value is not None
+    ]
+    return tuple(headers)

@@ -1,0 +1,203 @@
+"""The core without a server: a gateway over a real ledger directory and simulated neurons."""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from cortexd.config.schema import (
+    Account,
+    BalanceWindow,
+    Catalogue,
+    Entitlements,
+    Key,
+    Neuron,
+    Polling,
+    RollingWindow,
+    Window,
+)
+from cortexd.dialects.refusals import Refusal
+from cortexd.finished import Finished
+from cortexd.fleet.board import Board
+from cortexd.fleet.poller import run_poller
+from cortexd.fleet.pool import Pool
+from cortexd.fleet.view import NeuronKind
+from cortexd.gateway.auth import Keyring, caps_of
+from cortexd.gateway.exchange import Head, Headers, Incoming
+from cortexd.gateway.pipeline import Fleet, Gateway, Settings
+from cortexd.gateway.relay import Clocks
+from cortexd.ledger.calls import AnyCall
+from cortexd.ledger.desk import Desk
+from cortexd.ledger.entries import Standing, key_scope
+from cortexd.ledger.journal import Journal
+from cortexd.ledger.task import run_ledger
+from cortexd.metrics import Metrics
+
+__all__ = ["Account", "Core", "RecordingClient", "RollingWindow", "core", "key"]
+
+_TEXT = re.compile(rb'"content":"[^"]')
+CLOCKS = Clocks(first_byte_seconds=20, between_bytes_seconds=20)
+
+
+class RecordingClient:
+    """A client that keeps what it is sent, and hangs up when told to."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.pieces: list[bytes] = []
+        self.finished = False
+        self._hung_up = trio.Event()
+        self._progress = trio.Condition()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Keep the head."""
+        assert self.status is None, "the head was sent twice"
+        self.status = status
+        self.headers = {name.decode(): value.decode() for name, value in headers}
+
+    async def write(self, data: bytes) -> None:
+        """Keep a piece."""
+        assert self.status is not None, "a body without a head"
+        self.pieces.append(data)
+        async with self._progress:
+            self._progress.notify_all()
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Keep the last piece."""
+        await self.write(data)
+        assert not self.finished, "finished twice"
+        self.finished = True
+
+    async def gone(self) -> None:
+        """Return once `hang_up` was called."""
+        await self._hung_up.wait()
+
+    def hang_up(self) -> None:
+        """Leave."""
+        self._hung_up.set()
+
+    @property
+    def body(self) -> bytes:
+        """Everything that came."""
+        return b"".join(self.pieces)
+
+    @property
+    def error(self) -> Mapping[str, object]:
+        """The `error` object of a whole answer."""
+        error: Mapping[str, object] = json.loads(self.body)["error"]
+        return error
+
+    def events(self) -> list[str]:
+        """The data of every event of a stream, in order."""
+        lines = self.body.decode().splitlines()
+        return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+    @property
+    def tokens(self) -> int:
+        """How many chunks with text have come."""
+        return len(_TEXT.findall(self.body))
+
+    async def wait_for_tokens(self, count: int) -> None:
+        """Wait until so many chunks with text have come."""
+        with trio.fail_after(20):
+            async with self._progress:
+                while self.tokens < count:
+                    await self._progress.wait()
+
+
+class Core:
+    """A gateway, and the ways in which tests look at it."""
+
+    def __init__(self, gateway: Gateway, desk: Desk, board: Board, told: list[Finished]) -> None:
+        self.gateway = gateway
+        self.desk = desk
+        self.board = board
+        self.told = told
+
+    async def ask(
+        self,
+        body: Mapping[str, object] | bytes,
+        *,
+        client: RecordingClient | None = None,
+        path: str = "/v1/chat/completions",
+        method: str = "POST",
+        **headers: str,
+    ) -> RecordingClient:
+        """Send one request through the core and wait for its end."""
+        client = client or RecordingClient()
+        named = {name.replace("_", "-").encode(): text.encode() for name, text in headers.items()}
+        head = Head(method, path, {b"authorization": b"Bearer sk-cap", **named}, "req_test")
+        admitted = self.gateway.admit(head)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with trio.fail_after(20):
+            if isinstance(admitted, Refusal):
+                await self.gateway.refuse(admitted, head, client)
+            else:
+                await self.gateway.serve(admitted, Incoming(head, data), client)
+        return client
+
+    async def standing(self, key_id: str = "key-cap") -> Standing:
+        """How the key's own cap stands."""
+        [standing] = await self.desk.standings((key_scope(key_id),))
+        return standing
+
+
+def key(
+    text: str = "sk-cap",
+    key_id: str = "key-cap",
+    *,
+    hard_cap: int | None = 10_000,
+    window: Window | None = None,
+    account_id: str = "acct-cap",
+) -> Key:
+    """A key as the configuration holds it after loading."""
+    return Key(
+        account_id=account_id,
+        key_id=key_id,
+        key_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        hard_cap=hard_cap,
+        window=window or BalanceWindow(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def core(
+    directory: Path,
+    neurons: Mapping[str, str],
+    *,
+    kind: NeuronKind = "neuron",
+    keys: Sequence[Key] = (),
+    accounts: Sequence[Account] = (),
+    require_auth: bool = True,
+    catalogue: Catalogue | None = None,
+    clocks: Clocks = CLOCKS,
+    polling: Polling | None = None,
+) -> AsyncIterator[Core]:
+    """A gateway in front of `neurons` (name to URL), each polled once before this is entered."""
+    entitlements = Entitlements(
+        require_auth=require_auth, accounts=tuple(accounts), keys=tuple(keys) or (key(),)
+    )
+    fleet = [Neuron(name, url, kind) for name, url in neurons.items()]
+    journal = Journal.open(str(directory / "ledger"), caps_of(entitlements))
+    calls, taken = trio.open_memory_channel[AnyCall](0)
+    desk = Desk(calls, journal.accounts.template_tokens)
+    board, pool, told = Board(fleet), Pool(connect_seconds=5), list[Finished]()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run_ledger, journal, taken, Metrics().ledger)
+        for neuron in fleet:
+            await nursery.start(run_poller, neuron, board, pool, polling or Polling(3600))
+        settings = Settings(clocks, frozenset(), started_unix_seconds=0)
+        parts = Fleet(catalogue or Catalogue(), board, pool)
+        gateway = Gateway(Keyring(entitlements), parts, desk, settings, tell=told.append)
+        try:
+            yield Core(gateway, desk, board, told)
+        finally:
+            await desk.aclose()
+            await pool.aclose()
+            nursery.cancel_scope.cancel()
+    journal.close()
