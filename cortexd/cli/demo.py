@@ -1,0 +1,195 @@
+"""`cortexd demo`: the same daemon as `serve`, with simulated neurons, and what to try with it.
+
+Owns the words a newcomer reads and where the demo's ledger lives: in a temporary directory that is
+removed at the end, or in DIR/ledger, which stays. The world itself is in cortexd/demo/world.py.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cortexd.cli.serve import add_listen_flags, announce
+from cortexd.config.schema import Gateway
+from cortexd.daemon.run import DaemonSettings, serve_forever
+from cortexd.daemon.sockets import ListenProblem, open_listener
+from cortexd.demo.world import (
+    BALANCE_CAP_TOKENS,
+    BALANCE_KEY,
+    ROLLING_CAP_TOKENS,
+    ROLLING_KEY,
+    ROLLING_SECONDS,
+    DemoWorld,
+    demo_world,
+)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the verb and its arguments."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="run the daemon with simulated neurons; needs no file",
+        description="Runs the daemon with three simulated neurons, three models and two API keys, "
+        "and prints what to try. Leaves nothing behind, unless --state keeps its ledger.",
+    )
+    add_listen_flags(parser)
+    parser.add_argument("--state", metavar="DIR", help="keep the ledger in DIR/ledger")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves until Ctrl-C; 1 when an address is taken or the ledger cannot be used."""
+    listen = arguments.listen or Gateway().listen
+    metrics_listen = arguments.metrics_listen or Gateway().metrics_listen
+    taken = _taken("--listen", listen) or _taken("--metrics-listen", metrics_listen)
+    if taken is not None:
+        print(taken, file=sys.stderr)
+        return 1
+    if arguments.state is not None:
+        return _serve(listen, metrics_listen, Path(arguments.state).absolute(), kept=True)
+    with tempfile.TemporaryDirectory(prefix="cortexd-demo-") as state:
+        return _serve(listen, metrics_listen, Path(state), kept=False)
+
+
+def _serve(listen: str, metrics_listen: str, state: Path, *, kept: bool) -> int:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"cortexd demo: cannot use {state}: {error.strerror}", file=sys.stderr)
+        return 1
+    world = demo_world(
+        listen=listen, metrics_listen=metrics_listen, ledger_directory=str(state / "ledger")
+    )
+
+    def announce_and_explain(lines: Sequence[str]) -> None:
+        announce([*lines, what_to_try(_gateway_address(lines), world, state if kept else None)])
+
+    try:
+        return serve_forever(
+            DaemonSettings(
+                config=world.config,
+                catalogue=world.catalogue,
+                announce=announce_and_explain,
+                companions=tuple(neuron.serve for neuron in world.neurons),
+            )
+        )
+    finally:
+        world.close()
+
+
+def _taken(flag: str, address: str) -> str | None:
+    """Why nothing can listen on a TCP address, and what to say instead."""
+    if address.startswith("unix:") or "LISTEN_FDS" in os.environ:
+        return None
+    try:
+        open_listener(address, unacknowledged_seconds=1).close()
+    except ListenProblem as problem:
+        return f"cortexd demo: {problem}.\nA free port is found with: {flag} 127.0.0.1:0"
+    return None
+
+
+def _gateway_address(lines: Sequence[str]) -> str:
+    """From `listening gateway http://127.0.0.1:31313`, its last word."""
+    return next(line for line in lines if line.startswith("listening gateway ")).split(" ", 2)[2]
+
+
+def what_to_try(address: str, world: DemoWorld, state: Path | None) -> str:
+    """The tour: lines to copy, each of which works as printed."""
+    if address.startswith("unix:"):
+        curl, url = f"curl --unix-socket {address.removeprefix('unix:')}", "http://localhost"
+    else:
+        curl, url = "curl", address
+    parts = [
+        _fleet(world),
+        _ASK.format(curl=curl, url=url, key=BALANCE_KEY),
+        _BUDGET.format(curl=curl, url=url, key=BALANCE_KEY),
+        _SDK.format(url=url, key=BALANCE_KEY) if curl == "curl" else "",
+        _CAP.format(
+            curl=curl,
+            url=url,
+            key=BALANCE_KEY,
+            rolling_key=ROLLING_KEY,
+            cap=BALANCE_CAP_TOKENS,
+            rolling_cap=ROLLING_CAP_TOKENS,
+            seconds=ROLLING_SECONDS,
+        ),
+        _kill(world, state),
+        "Ctrl-C ends the demo.",
+    ]
+    return "\n" + "\n".join(part for part in parts if part)
+
+
+def _kill(world: DemoWorld, state: Path | None) -> str:
+    if state is None:
+        return _KILL
+    grace_seconds = world.config.ledger.grace_seconds
+    return _KILL_KEPT.format(pid=os.getpid(), state=state, grace_seconds=grace_seconds)
+
+
+def _fleet(world: DemoWorld) -> str:
+    rows = []
+    for neuron in world.neurons:
+        devices = neuron.machine.rack.devices
+        cards = f"{len(devices)} x {devices[0].vram_total_mb // 1024} GB"
+        rows.append(f"  {neuron.name:<8}{cards:<12}{', '.join(neuron.machine.rack.resident)}")
+    names = ", ".join(f"{alias} = {model}" for alias, model in world.catalogue.aliases.items())
+    return "Simulated neurons:\n" + "\n".join(rows) + f"\n  aliases: {names}\n"
+
+
+_ASK = """\
+Ask, and watch the answer stream in:
+  {curl} -N {url}/v1/chat/completions \\
+    -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "small", "stream": true,
+         "messages": [{{"role": "user", "content": "What is a token?"}}]}}'
+"""
+
+_BUDGET = """\
+See what is left:
+  {curl} {url}/v1/budget \\
+    -H 'Authorization: Bearer {key}'
+"""
+
+_SDK = """\
+The same with the openai package (pip install openai):
+  from openai import OpenAI
+  client = OpenAI(
+      base_url="{url}/v1", api_key="{key}"
+  )
+  for chunk in client.chat.completions.create(
+      model="small", stream=True,
+      messages=[{{"role": "user", "content": "What is a budget?"}}],
+  ):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""
+
+_CAP = """\
+Reach the cap: {key} may spend {cap} tokens, ever. About ten
+questions do it (200 is an answer, 429 a refusal):
+  for i in $(seq 15); do
+    {curl} -s -o /dev/null -w '%{{http_code}} ' \\
+      {url}/v1/chat/completions \\
+      -H 'Authorization: Bearer {key}' \\
+      -H 'Content-Type: application/json' \\
+      -d '{{"model": "small",
+           "messages": [{{"role": "user", "content": "'$i'"}}]}}'
+  done; echo
+{rolling_key} may spend {rolling_cap} tokens in any {seconds} seconds: its refusals
+carry a Retry-After, and waiting that long is enough.
+"""
+
+_KILL = """\
+Budgets survive kill -9. To see that, start again with --state DIR, which keeps
+the ledger in DIR/ledger; this one goes with the demo.
+"""
+
+_KILL_KEPT = """\
+Budgets survive kill -9. Spend some, then:
+  kill -9 {pid}
+and start the demo again with --state {state}
+The budget is still spent. An answer that was being written is charged in full
+once its grace of {grace_seconds} seconds is over.
+"""

@@ -1,0 +1,278 @@
+"""Hypercorn, guarded: the one door to it.
+
+Serves an ASGI application on listening sockets. Stock Hypercorn 0.18 on Trio has two faults that a
+gateway with budgets cannot have: an exception in one connection (which a client can cause with a
+few stray bytes) ends the whole server, and a client that never reads pins its request and the
+shutdown for ever. Here every connection is contained, every send has a deadline, heads must arrive
+in time, and connections are counted.
+"""
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import cast
+
+import msgspec
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+log = logging.getLogger("cortexd.http")
+
+AsgiApplication = Callable[
+    [
+        Mapping[str, object],
+        Callable[[], Awaitable[Mapping[str, object]]],
+        Callable[[Mapping[str, object]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
+
+_HANDSHAKE_SECONDS = 10
+_TURN_AWAY_SECONDS = 1
+_CLOSE_SECONDS = 1
+_TURNED_AWAY_BODY = (
+    b'{"error":{"message":"Too many connections; try again in a moment.",'
+    b'"type":"api_error","param":null,"code":"overloaded"}}'
+)
+_TURNED_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+) % (len(_TURNED_AWAY_BODY), _TURNED_AWAY_BODY)
+
+
+class ServerLimits(msgspec.Struct, frozen=True):
+    """What one listener grants its clients. Seconds and bytes."""
+
+    connections_max: int
+    head_bytes_max: int
+    head_seconds: float
+    idle_seconds: float
+    send_stall_seconds: float
+
+
+class Closing:
+    """How a server is asked to stop: `drain` stops accepting; `hurry`, or the grace, ends the
+    rest.
+    """
+
+    def __init__(self, grace_seconds: float) -> None:
+        """Running requests get `grace_seconds` after `drain` is set."""
+        self.grace_seconds = grace_seconds
+        self.drain = trio.Event()
+        self.hurry = trio.Event()
+
+
+async def serve(
+    app: AsgiApplication,
+    listeners: Sequence[Listener],
+    limits: ServerLimits,
+    closing: Closing,
+    *,
+    contained: Callable[[], None],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `closing`; returns when the last connection has ended.
+
+    `contained` is called for every connection that ended in an exception which stock Hypercorn
+    would have died of.
+    """
+    server = _Server(app, limits, contained)
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            await accepting.start(
+                _accept, server.connection, listeners, connections, name="accept connections"
+            )
+            task_status.started()
+            await closing.drain.wait()
+            accepting.cancel_scope.cancel(reason="draining")
+        await server.drain(closing)
+        connections.cancel_scope.cancel(reason="grace is over")
+
+
+async def _accept(
+    connection: Callable[[Stream], Awaitable[None]],
+    listeners: Sequence[Listener],
+    connections: trio.Nursery,
+    *,
+    task_status: trio.TaskStatus[list[Listener]],
+) -> None:
+    await trio.serve_listeners(
+        connection, list(listeners), handler_nursery=connections, task_status=task_status
+    )
+
+
+class _Server:
+    """What the connections of one listener share."""
+
+    def __init__(
+        self, app: AsgiApplication, limits: ServerLimits, contained: Callable[[], None]
+    ) -> None:
+        self.app = ASGIWrapper(cast("ASGIFramework", app))
+        self.config = _hypercorn_config(limits)
+        self.context = WorkerContext(None)
+        self.limits = limits
+        self.contained = contained
+        self.live: set[_Connection] = set()
+        self.ended = trio.Event()
+
+    async def connection(self, stream: Stream) -> None:
+        """Serve one accepted connection; nothing that happens in it leaves it."""
+        if len(self.live) >= self.limits.connections_max:
+            await _turn_away(stream)
+            return
+        connection = _Connection(self, stream)
+        self.live.add(connection)
+        try:
+            await connection.run()
+        except* Exception as faults:
+            self.contained()
+            kinds = sorted({type(fault).__name__ for fault in leaves(faults)})
+            log.warning("event=connection_contained faults=%s", ",".join(kinds))
+        finally:
+            self.live.discard(connection)
+            await trio.aclose_forcefully(stream)
+            if not self.live:
+                self.ended.set()
+
+    async def drain(self, closing: Closing) -> None:
+        """Let idle connections go now and busy ones within the grace; then break off the rest."""
+        await self.context.terminated.set()
+        self.ended = trio.Event()
+        if self.live:
+            with trio.move_on_after(closing.grace_seconds):
+                async with trio.open_nursery() as waiting:
+                    waiting.start_soon(_wait_then_cancel, closing.hurry, waiting, name="hurry")
+                    await self.ended.wait()
+                    waiting.cancel_scope.cancel(reason="all connections ended")
+        for connection in self.live:
+            connection.break_off()
+
+
+class _Connection(TCPServer):
+    """Hypercorn's connection with deadlines on what it waits for."""
+
+    def __init__(self, server: _Server, stream: Stream) -> None:
+        super().__init__(
+            server.app,
+            server.config,
+            server.context,
+            ConnectionState({}),
+            cast("trio.SSLStream[trio.SocketStream]", stream),
+        )
+        self.limits = server.limits
+        self._sending: trio.CancelScope | None = None
+        self._waiting_for_head = True
+        self._patience_seconds = server.limits.head_seconds
+        self._broken_off = False
+
+    def break_off(self) -> None:
+        """End a send that is under way, and all later ones at once."""
+        self._broken_off = True
+        if self._sending is not None:
+            self._sending.cancel(reason="the server stops")
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send with a deadline, shielded: half a frame would corrupt the streams beside it."""
+        if isinstance(event, RawData):
+            if event.data and not await self._send_in_time(event.data):
+                await self.protocol.handle(Closed())
+            return
+        if isinstance(event, Updated):
+            self._waiting_for_head = event.idle
+            limits = self.limits
+            self._patience_seconds = (
+                limits.head_seconds if self._has_half_a_head() else limits.idle_seconds
+            )
+        await super().protocol_send(event)
+
+    def _has_half_a_head(self) -> bool:
+        """Whether the next request began to arrive before the last one was answered."""
+        protocol = self.protocol.protocol
+        return isinstance(protocol, H11Protocol) and bool(protocol.connection.trailing_data[0])
+
+    async def _send_in_time(self, data: bytes) -> bool:
+        """True when sent; otherwise the connection is closed and False is returned."""
+        async with self.send_lock:
+            seconds = 0.0 if self._broken_off else self.limits.send_stall_seconds
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
+                self._sending = scope
+                try:
+                    await self.stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                    return False
+                finally:
+                    self._sending = None
+            if scope.cancelled_caught:
+                await trio.aclose_forcefully(self.stream)
+                return False
+        return True
+
+    async def _read_data(self) -> None:
+        """Read as the stock class does, and start the clock for a head at its first byte."""
+        while True:
+            try:
+                data = await self.stream.receive_some(MAX_RECV)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                break
+            if (
+                data
+                and self._waiting_for_head
+                and self._patience_seconds != self.limits.head_seconds
+            ):
+                self._patience_seconds = self.limits.head_seconds
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+            await self.protocol.handle(RawData(bytes(data)))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
+    async def _idle_timeout(self) -> None:
+        with trio.move_on_after(self._patience_seconds):
+            await self.context.terminated.wait()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
+            await self._initiate_server_close()
+
+    async def _close(self) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
+            await super()._close()
+
+
+def _hypercorn_config(limits: ServerLimits) -> Config:
+    config = Config()
+    config.errorlog = logging.getLogger("cortexd.http")
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.head_bytes_max
+    config.h2_max_header_list_size = limits.head_bytes_max
+    config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
+    config.keep_alive_max_requests = 1_000_000_000
+    return config
+
+
+async def _turn_away(stream: Stream) -> None:
+    """One connection too many: say so where that can be said in plain bytes, and close."""
+    if isinstance(stream, trio.SocketStream):
+        with trio.move_on_after(_TURN_AWAY_SECONDS):
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.send_all(_TURNED_AWAY)
+    await trio.aclose_forcefully(stream)
+
+
+async def _wait_then_cancel(event: trio.Event, nursery: trio.Nursery) -> None:
+    await event.wait()
+    nursery.cancel_scope.cancel(reason="hurry")
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
+    """The exceptions in a group of groups."""
+    found: list[BaseException] = []
+    for fault in group.exceptions:
+        found += leaves(fault) if isinstance(fault, BaseExceptionGroup) else [fault]
+    return found

@@ -1,0 +1,100 @@
+"""The log: one line per event, key=value, to standard error, for journald or a terminal.
+
+journald knows the time and the unit, so under it a line starts with the priority that it
+understands (sd-daemon(3)); elsewhere with a time stamp. No key and no prompt is ever handed to a
+logger.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+
+from cortexd.finished import Finished
+
+log = logging.getLogger("cortexd.request")
+
+_PRIORITY = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+
+
+class _JournalFormatter(logging.Formatter):
+    """`<6>cortexd.request event=...`: every line of a record carries its priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITY.get(record.levelno, 6)}>"
+        return prefix + super().format(record).replace("\n", f"\n{prefix}")
+
+
+def set_up(environment: Mapping[str, str]) -> None:
+    """Send all logging of the process to standard error."""
+    output = logging.StreamHandler(sys.stderr)
+    if "JOURNAL_STREAM" in environment:
+        output.setFormatter(_JournalFormatter("%(name)s %(message)s"))
+    else:
+        output.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [output]
+    root.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every poll
+
+
+def request_line(finished: Finished) -> None:
+    """One line for one finished request, and an error where a neuron used more than was
+    reserved.
+    """
+    log.info("%s", " ".join(f"{name}={value}" for name, value in _fields(finished)))
+    charge = finished.charge
+    if charge is not None and charge.overrun:
+        log.error(
+            "event=overrun request_id=%s neuron=%s model=%s reserved=%d charged=%d "
+            "action='this neuron does not keep to max_tokens or reports wrong usage; "
+            "check its engine, or take it out of the configuration'",
+            finished.request_id,
+            finished.neuron,
+            finished.model,
+            finished.reserved,
+            charge.tokens,
+        )
+
+
+def _fields(finished: Finished) -> list[tuple[str, object]]:
+    charge = finished.charge
+    first = finished.first_token_seconds
+    fields: list[tuple[str, object | None]] = [
+        ("event", "request"),
+        ("request_id", finished.request_id),
+        ("method", finished.method),
+        ("path", quoted(finished.path)),
+        ("status", finished.status),
+        ("code", finished.code),
+        ("account", finished.account_id),
+        ("key", finished.key_id),
+        ("model", quoted(finished.model) if finished.model else None),
+        ("neuron", finished.neuron),
+        ("stream", 1 if finished.stream else None),
+        ("reserved", finished.reserved),
+        ("charged", charge.tokens if charge is not None else None),
+        ("why", charge.why if charge is not None else None),
+        ("ending", finished.ending.value if finished.ending is not None else None),
+        ("failure", quoted(finished.failure) if finished.failure else None),
+        ("first_token_ms", round(first * 1000) if first is not None else None),
+        ("duration_ms", round(finished.duration_seconds * 1000)),
+        ("dropped", ",".join(finished.dropped) or None),
+        ("sdk_retry", finished.retry_count),
+    ]
+    return [(name, value) for name, value in fields if value is not None]
+
+
+def quoted(text: str) -> str:
+    """A value from outside, made safe for one key=value line: bounded, printable, quoted if
+    needed.
+    """
+    safe = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    if not safe or any(letter in ' "=' for letter in safe):
+        return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return safe

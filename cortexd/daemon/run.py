@@ -1,0 +1,320 @@
+"""The one nursery: who lives how long. Read `run_daemon` from top to bottom: that is the start
+order.
+
+Shutdown is the same road backwards: the gateway drains, its ledger sender closes, pollers and
+companions are cancelled, and the ledger, which ends only when nobody can call it any more, syncs
+last. A crash walks the same road, because the order comes from who holds what.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+import trio
+
+from cortexd import __version__
+from cortexd.config.schema import Catalogue, Config
+from cortexd.daemon import logs
+from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
+from cortexd.daemon.metrics_listener import MetricsCore
+from cortexd.daemon.sockets import (
+    ListenProblem,
+    describe,
+    open_listener,
+    taken_from_systemd,
+    watch_peers,
+)
+from cortexd.daemon.systemd import Notifier
+from cortexd.finished import Finished
+from cortexd.fleet.board import Board
+from cortexd.fleet.poller import run_poller
+from cortexd.fleet.pool import Pool
+from cortexd.gateway.asgi import AsgiApp, BodyLimits
+from cortexd.gateway.auth import Keyring, caps_of
+from cortexd.gateway.pipeline import Fleet, Gateway, Settings
+from cortexd.gateway.relay import Clocks
+from cortexd.ledger.calls import AnyCall
+from cortexd.ledger.desk import Desk
+from cortexd.ledger.journal import Journal, JournalFailed, LedgerProblem
+from cortexd.ledger.task import run_ledger
+from cortexd.metrics import Metrics
+
+log = logging.getLogger("cortexd.daemon")
+
+Companion = Callable[..., Awaitable[None]]
+"""`async def companion(*, task_status)`: runs beside the daemon and is cancelled with its
+pollers.
+"""
+
+
+class DaemonSettings(msgspec.Struct, frozen=True):
+    """Everything a daemon is started with. `announce` is given the `listening ...` lines."""
+
+    config: Config
+    catalogue: Catalogue
+    announce: Callable[[Sequence[str]], None]
+    companions: Sequence[Companion] = ()
+
+
+def serve_forever(settings: DaemonSettings) -> int:
+    """Run the daemon until it is told to stop; the exit code (0 fine, 1 failed)."""
+    logs.set_up(os.environ)
+    exit_code = 0
+    try:
+        trio.run(run_daemon, settings)
+    except* (LedgerProblem, ListenProblem, TlsProblem, JournalFailed) as faults:
+        exit_code = 1
+        for fault in leaves(faults):
+            log.error("event=cannot_run %s", fault)
+    except* Exception:
+        exit_code = 1
+        log.exception("event=bug")
+    return exit_code
+
+
+async def run_daemon(settings: DaemonSettings) -> None:
+    """Start everything in order, announce it, and run until SIGTERM or SIGINT has drained it.
+
+    Raises LedgerProblem, ListenProblem or TlsProblem (in a group) when it cannot start, and
+    JournalFailed when the disk failed under it.
+    """
+    config, metrics, notifier = settings.config, Metrics(), Notifier(os.environ)
+    closing = Closing(config.gateway.grace_seconds)
+    failures: list[JournalFailed] = []
+    sockets = _listening_sockets(config)
+    tls = _tls(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_obey_signals, closing, notifier, name="signals")
+        desk = await _start_ledger(nursery, config, metrics, closing, failures)
+        # The ledger ends once nobody can call it any more, so the desk is what keeps it alive.
+        async with contextlib.aclosing(desk), contextlib.aclosing(_pool(config)) as pool:
+            for companion in settings.companions:
+                await nursery.start(companion, name="companion")
+            fleet = await _start_fleet(nursery, settings, pool)
+            await _start_metrics(nursery, config, sockets["metrics"], metrics, fleet.board, desk)
+            gateway = Gateway(
+                Keyring(config.entitlements),
+                fleet,
+                desk,
+                _request_settings(config),
+                tell=partial(_tell, metrics),
+            )
+            ended = trio.Event()
+            await nursery.start(
+                partial(
+                    _serve_gateway,
+                    gateway,
+                    config,
+                    _listener(sockets["gateway"], tls),
+                    closing,
+                    metrics.connection_contained,
+                    ended,
+                ),
+                name="gateway",
+            )
+            settings.announce(_lines(sockets, config))
+            notifier.tell("READY=1", f"STATUS=serving {len(config.neurons)} neurons")
+            nursery.start_soon(notifier.keep_alive, name="watchdog")
+            log.info("event=ready version=%s neurons=%d", __version__, len(config.neurons))
+            await ended.wait()
+        nursery.cancel_scope.cancel(reason="drained")
+    if failures:
+        raise failures[0]
+    log.info("event=stopped")
+
+
+async def _start_ledger(
+    nursery: trio.Nursery,
+    config: Config,
+    metrics: Metrics,
+    closing: Closing,
+    failures: list[JournalFailed],
+) -> Desk:
+    """Replay the journal, then take calls. A failed disk drains the gateway instead of cutting
+    it.
+    """
+    ledger = config.ledger
+    journal = Journal.open(
+        ledger.directory or "cortexd-ledger",
+        caps_of(config.entitlements),
+        grace_seconds=ledger.grace_seconds,
+        on_reboot=ledger.on_reboot,
+    )
+    calls, taken = trio.open_memory_channel[AnyCall](0)
+
+    async def keep(*, task_status: trio.TaskStatus[None]) -> None:
+        with contextlib.closing(journal):
+            try:
+                await run_ledger(journal, taken, metrics.ledger, task_status=task_status)
+            except JournalFailed as failure:
+                failures.append(failure)
+                closing.drain.set()
+
+    await nursery.start(keep, name="ledger")
+    return Desk(calls, journal.accounts.template_tokens)
+
+
+async def _start_fleet(nursery: trio.Nursery, settings: DaemonSettings, pool: Pool) -> Fleet:
+    """Poll every neuron once before anything is served, so that the first request finds a fleet."""
+    config = settings.config
+    board = Board(config.neurons)
+    async with trio.open_nursery() as first_polls:
+        for neuron in config.neurons:
+            first_polls.start_soon(
+                partial(
+                    nursery.start,
+                    partial(run_poller, neuron, board, pool, config.polling),
+                    name=f"poll {neuron.name}",
+                ),
+                name=f"first poll of {neuron.name}",
+            )
+    return Fleet(settings.catalogue, board, pool)
+
+
+async def _start_metrics(
+    nursery: trio.Nursery,
+    config: Config,
+    listener: socket.socket,
+    metrics: Metrics,
+    board: Board,
+    desk: Desk,
+) -> None:
+    capped = tuple(cap.scope for cap in caps_of(config.entitlements))
+    core = MetricsCore(metrics, board, desk, capped=capped)
+    await nursery.start(
+        partial(
+            serve,
+            AsgiApp(core, _body_limits(config)),
+            [_listener(listener, None)],
+            _server_limits(config),
+            Closing(0),
+            contained=metrics.connection_contained,
+        ),
+        name="metrics listener",
+    )
+
+
+async def _serve_gateway(
+    gateway: Gateway,
+    config: Config,
+    listener: Listener,
+    closing: Closing,
+    contained: Callable[[], None],
+    ended: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Serve until drained, then say so."""
+    await serve(
+        AsgiApp(gateway, _body_limits(config)),
+        [listener],
+        _server_limits(config),
+        closing,
+        contained=contained,
+        task_status=task_status,
+    )
+    ended.set()
+
+
+async def _obey_signals(closing: Closing, notifier: Notifier) -> None:
+    """The first SIGTERM or SIGINT drains; a second one skips the grace, never the ledger."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if not closing.drain.is_set():
+                log.info("event=stopping signal=%s grace_seconds=%s", name, closing.grace_seconds)
+                notifier.tell("STOPPING=1", "STATUS=draining")
+                closing.drain.set()
+            else:
+                log.warning("event=hurrying signal=%s", name)
+                closing.hurry.set()
+
+
+def _tell(metrics: Metrics, finished: Finished) -> None:
+    metrics.request(finished)
+    logs.request_line(finished)
+
+
+def _listening_sockets(config: Config) -> Mapping[str, socket.socket]:
+    """The sockets of both listeners: systemd's where it passed one, else opened."""
+    taken = taken_from_systemd(os.environ)
+    addresses = {"gateway": config.gateway.listen, "metrics": config.gateway.metrics_listen}
+    opened = dict(taken)
+    for role, address in addresses.items():
+        stall = config.gateway.send_stall_seconds
+        if role in taken:
+            watch_peers(taken[role], unacknowledged_seconds=stall)
+        else:
+            opened[role] = open_listener(address, unacknowledged_seconds=stall)
+    return opened
+
+
+def _listener(opened: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+    opened.setblocking(False)
+    plain = trio.SocketListener(trio.socket.from_stdlib_socket(opened))
+    return plain if tls is None else trio.SSLListener(plain, tls, https_compatible=True)
+
+
+class TlsProblem(Exception):
+    """A certificate and key that cannot be used; the message says which and why."""
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """The server's TLS: 1.2 and up, h2 or HTTP/1.1 by ALPN."""
+    tls = config.gateway.tls
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsProblem(
+            f"gateway.tls: {tls.certificate} and {tls.private_key} are no usable pair: {error}. "
+            "Give a PEM certificate chain and its unencrypted private key"
+        ) from error
+    return context
+
+
+def _pool(config: Config) -> Pool:
+    return Pool(connect_seconds=config.gateway.connect_seconds)
+
+
+def _server_limits(config: Config) -> ServerLimits:
+    gateway = config.gateway
+    return ServerLimits(
+        connections_max=gateway.connections_max,
+        head_bytes_max=gateway.head_bytes_max,
+        head_seconds=gateway.head_seconds,
+        idle_seconds=gateway.idle_seconds,
+        send_stall_seconds=gateway.send_stall_seconds,
+    )
+
+
+def _body_limits(config: Config) -> BodyLimits:
+    gateway = config.gateway
+    return BodyLimits(gateway.body_bytes_max, gateway.bodies_bytes_max, gateway.body_seconds)
+
+
+def _request_settings(config: Config) -> Settings:
+    gateway = config.gateway
+    return Settings(
+        Clocks(gateway.first_byte_seconds, gateway.between_bytes_seconds),
+        frozenset(gateway.forward_fields),
+        started_unix_seconds=int(time.time()),
+    )
+
+
+def _lines(sockets: Mapping[str, socket.socket], config: Config) -> Sequence[str]:
+    """One line per listener, as the product contract has them."""
+    gateway = describe(sockets["gateway"], tls=config.gateway.tls is not None)
+    metrics = describe(sockets["metrics"], tls=False)
+    return (f"listening gateway {gateway}", f"listening metrics {metrics}")

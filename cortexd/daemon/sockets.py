@@ -1,0 +1,144 @@
+"""Listening sockets: opened from an address, or taken from systemd.
+
+An address is `host:port`, `[v6]:port` or `unix:/path`. Source for taken ones: sd_listen_fds(3).
+"""
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Mapping, MutableMapping
+
+LISTEN_BACKLOG = 2048
+_FIRST_FD = 3  # SD_LISTEN_FDS_START
+_UNIX = "unix:"
+
+# A client that vanished without a FIN is found by keep-alive probes after about a minute and a
+# half; one that stops acknowledging what we send, after TCP_USER_TIMEOUT.
+_KEEPALIVE_IDLE_SECONDS = 60
+_KEEPALIVE_INTERVAL_SECONDS = 10
+_KEEPALIVE_PROBES = 3
+
+
+class ListenProblem(Exception):
+    """An address that cannot be listened on; the message says which and what to change."""
+
+
+def open_listener(address: str, *, unacknowledged_seconds: float) -> socket.socket:
+    """Listen on `address`. Accepted connections inherit keep-alive and the acknowledgement
+    limit.
+    """
+    try:
+        if address.startswith(_UNIX):
+            return _listen_unix(address[len(_UNIX) :])
+        host, port = split_address(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, where = next((one for one in found if one[0] == family), found[0])
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _problem(address, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _problem(address, error) from error
+    watch_peers(listener, unacknowledged_seconds=unacknowledged_seconds)
+    return listener
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as host and port. Raises ListenProblem."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ListenProblem(
+            f"{address} is no listen address; write host:port, [v6]:port or unix:/path"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def watch_peers(listener: socket.socket, *, unacknowledged_seconds: float) -> None:
+    """Have the kernel end connections whose peer is gone (TCP only)."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS),
+        (socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS),
+        (socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
+        (socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000)),
+    ):
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def taken_from_systemd(environment: MutableMapping[str, str]) -> Mapping[str, socket.socket]:
+    """Sockets that systemd passed, by role: `gateway` and `metrics`.
+
+    A socket unit's `FileDescriptorName=` decides the role; unnamed ones are the gateway, then the
+    metrics listener. The variables are removed, so that no child takes them for its own.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return {}
+    taken: dict[str, socket.socket] = {}
+    for index in range(int(count)):
+        name = names[index] if index < len(names) else ""
+        role = next((role for role in ("gateway", "metrics") if role in name), None)
+        if role is None:
+            role = "gateway" if "gateway" not in taken else "metrics"
+        if role in taken:
+            raise ListenProblem(
+                f"systemd passed two sockets for {role}; keep one ListenStream each"
+            )
+        descriptor = _FIRST_FD + index
+        os.set_inheritable(descriptor, False)
+        taken[role] = socket.socket(fileno=descriptor)
+    return taken
+
+
+def describe(listener: socket.socket, *, tls: bool) -> str:
+    """The address as users type it: `http://127.0.0.1:31313`, or `unix:/path`."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"{_UNIX}{name}"
+    host, port = name[0], name[1]
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a path, in place of a socket that an earlier run left behind and nobody answers."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_behind(path):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(LISTEN_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_left_behind(path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                return True
+    return False
+
+
+def _problem(address: str, error: OSError) -> ListenProblem:
+    return ListenProblem(
+        f"cannot listen on {address}: {error.strerror or error}. "
+        "Stop what listens there, or choose another address with --listen or in the configuration"
+    )
