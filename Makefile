@@ -1,0 +1,94 @@
+# The same commands at the desk and in CI. A fresh Debian 12 needs: apt install git make python3 python3-venv
+# Another Python: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all:
+RUN_TIME := $(VENV)/.run-time
+READY := $(VENV)/.ready
+SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
+WHEELS := build/wheels/.ready
+CODE := cortexd tests packaging
+
+.PHONY: help demo test check style types coverage build compare smoke bench lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo      the daemon with simulated neurons; prints what to try'
+	@echo 'make test      all tests'
+	@echo 'make check     what CI checks: style, types, tests with coverage, a reproducible build'
+	@echo 'make build     dist/cortexd.pyz, everything in one file'
+	@echo 'make smoke     start that file and send a request through it'
+	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
+	@echo 'make lock      renew the lock files from pyproject.toml'
+	@echo 'make clean     remove everything that make made'
+
+demo: $(RUN_TIME)
+	$(PY) -m cortexd demo $(ARGS)
+
+test: $(READY) $(SDKS) $(WHEELS)
+	$(PY) -m pytest $(ARGS)
+
+check: style types coverage compare
+
+style: $(READY)
+	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/ruff check $(CODE)
+
+types: $(READY)
+	$(PY) -m mypy --strict
+
+coverage: $(READY) $(SDKS) $(WHEELS)
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage report
+
+build: $(WHEELS)
+	$(PY) packaging/build_zipapp.py
+
+# Two processes, two hash seeds: what could differ between two builds does.
+compare: build
+	PYTHONHASHSEED=1 $(PY) packaging/build_zipapp.py --out build/second/cortexd.pyz
+	cmp dist/cortexd.pyz build/second/cortexd.pyz
+	@echo 'two builds are equal'
+
+smoke: build
+	$(PY) packaging/smoke.py dist/cortexd.pyz
+
+bench: $(READY)
+	$(PY) -m tests.bench $(ARGS)
+
+lock: $(READY)
+	$(PY) packaging/lock.py
+
+clean:
+	rm -rf $(VENV) .sdk build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'cortexd needs Python 3.11 or later; name one: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+	  || { echo 'Python has no venv; on Debian: apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The checkout is put on the path rather than installed: nothing to build, nothing to fall behind.
+$(RUN_TIME): packaging/requirements.lock | $(PY)
+	$(PIP) -r packaging/requirements.lock
+	$(PY) -c 'import os, sysconfig; \
+	  open(sysconfig.get_path("purelib") + "/cortexd.pth", "w").write(os.getcwd() + "\n")'
+	touch $@
+
+$(READY): packaging/requirements-test.lock $(RUN_TIME)
+	$(PIP) -r packaging/requirements-test.lock
+	touch $@
+
+# The official SDKs want other versions of what cortexd uses, so that each has a folder of its own.
+.sdk/%/.ready: packaging/sdk-%.lock $(RUN_TIME)
+	rm -rf $(@D)
+	$(PIP) --target $(@D) -r $<
+	touch $@
+
+$(WHEELS): packaging/requirements.lock packaging/build_zipapp.py $(RUN_TIME)
+	$(PY) packaging/build_zipapp.py --fetch-only
+	touch $@

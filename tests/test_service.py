@@ -1,0 +1,103 @@
+"""The systemd units: systemd has nothing to say against them, and they fit the daemon."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cortexd.config.load import load
+from cortexd.config.schema import Gateway
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICE = ROOT / "cortexd.service"
+SOCKETS = sorted((ROOT / "packaging").glob("*.socket"))
+BINARY = "/usr/bin/cortexd"
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze here: apt install systemd"
+)
+
+
+def directives(path: Path) -> list[tuple[str, str]]:
+    """Every ``Name=value`` of a unit, in order; systemd allows a name more than once."""
+    lines = [line for line in path.read_text().splitlines() if "=" in line and line[0] not in "#["]
+    return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
+
+
+@needs_systemd
+def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
+    """systemd-analyze ends with 0 even for an unknown key, so it also has to be silent."""
+    runnable = SERVICE.read_text().replace(BINARY, "/bin/true")
+    (tmp_path / SERVICE.name).write_text(runnable)
+    for unit in SOCKETS:
+        shutil.copy(unit, tmp_path)
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    command = ["systemd-analyze", "verify", "--man=no", *units]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_service_is_hardened() -> None:
+    """Exposure at most 2.0 of 10, by systemd's own count."""
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=20"]
+    done = subprocess.run([*command, str(SERVICE)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_service_starts_what_the_package_installs() -> None:
+    unit = dict(directives(SERVICE))
+    assert unit["ExecStart"] == f"{BINARY} serve --config /etc/cortexd/cortexd.yaml"
+    assert unit["Type"] == "notify"
+    assert int(unit["WatchdogSec"]) > 0
+
+
+def test_the_service_does_not_restart_on_a_bad_configuration() -> None:
+    unit = dict(directives(SERVICE))
+    assert (unit["Restart"], unit["RestartPreventExitStatus"]) == ("on-failure", "2")
+
+
+def test_systemd_waits_longer_than_requests_get_to_end() -> None:
+    assert int(dict(directives(SERVICE))["TimeoutStopSec"]) > 2 * Gateway().grace_seconds
+
+
+def test_the_ledger_keeps_its_owner_and_its_clock() -> None:
+    """A dynamic user's number changes; ProcSubset=pid hides the boot id from the ledger's clock."""
+    unit = dict(directives(SERVICE))
+    assert (unit["User"], unit["StateDirectory"], unit["StateDirectoryMode"]) == (
+        "cortexd",
+        "cortexd",
+        "0700",
+    )
+    assert "DynamicUser" not in unit
+    assert "ProcSubset" not in unit
+
+
+@pytest.mark.parametrize("path", SOCKETS, ids=lambda path: path.stem)
+def test_a_socket_unit_says_which_listener_it_is(path: Path) -> None:
+    unit = dict(directives(path))
+    role = path.stem.removeprefix("cortexd-")
+    listener = {"gateway": Gateway().listen, "metrics": Gateway().metrics_listen}[role]
+    assert (unit["FileDescriptorName"], unit["ListenStream"]) == (role, listener)
+    assert unit["Service"] == SERVICE.name
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="no systemd-sysusers here")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes users")
+def test_the_user_is_made(tmp_path: Path) -> None:
+    command = ["systemd-sysusers", f"--root={tmp_path}", str(ROOT / "packaging/sysusers.conf")]
+    (tmp_path / "etc").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "/var/lib/cortexd:/usr/sbin/nologin" in (tmp_path / "etc/passwd").read_text()
+
+
+def test_the_example_configuration_loads_with_its_catalogue() -> None:
+    loaded = load(ROOT / "packaging/cortexd.yaml", {}, {})
+    assert [neuron.kind for neuron in loaded.config.neurons] == ["neuron", "openai"]
+    assert [key.key_id for key in loaded.config.entitlements.keys] == ["alice", "batch"]
+    assert loaded.config.entitlements.require_auth is True
+    assert "small" in loaded.catalogue.aliases
+    assert not loaded.notices
