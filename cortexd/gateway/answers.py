@@ -16,7 +16,10 @@ from cortexd.fleet.view import FleetView, NeuronView
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.endpoints import EndpointKind
 from cortexd.gateway.exchange import Headers
-from cortexd.ledger.entries import Refused, Standing, scope_words
+from cortexd.ledger.entries import Refused, Standing, Totals, scope_words
+
+NO_NEURON_RETRY_SECONDS = 5
+"""When a neuron may be back: about one poll later."""
 
 JSON_CONTENT = (b"content-type", b"application/json")
 _MS = 1000
@@ -112,10 +115,33 @@ def unknown_model(name: str) -> Refusal:
     )
 
 
-def budget(principal: Principal, standings: Sequence[Standing]) -> bytes:
-    """The body of `GET /v1/budget`; the top level repeats the key's own cap."""
+def missing_model(name: str, view: FleetView) -> Refusal:
+    """The refusal for a model that nobody knows now: final only if every neuron has been heard.
+
+    A 404 makes clients give a model up, so it must not come from a neuron that is merely late.
+    """
+    heard = [neuron for neuron in view.neurons.values() if neuron.healthy or neuron.models]
+    if heard and len(heard) == len(view.neurons):
+        return unknown_model(name)
+    return no_neuron()
+
+
+def no_neuron() -> Refusal:
+    """The 503 while no neuron can take a request; it may be back by the next poll."""
+    return Refusal(
+        RefusalKind.NO_NEURON,
+        "No healthy neuron has this model loaded right now; try again shortly.",
+        retry_after_seconds=NO_NEURON_RETRY_SECONDS,
+    )
+
+
+def budget(principal: Principal, standings: Sequence[Standing], totals: Totals) -> bytes:
+    """The body of `GET /v1/budget`; the top level repeats the key's own cap.
+
+    A key without a cap of its own shows its `totals`: what it ever spent, and what is reserved.
+    """
     caps = [_cap(standing) for standing in standings]
-    own = next((cap for cap in caps if cap["scope"] == "key"), _UNCAPPED)
+    own = next((cap for cap in caps if cap["scope"] == "key"), _uncapped(totals))
     answer: dict[str, object] = {
         "object": "budget",
         "account_id": principal.account_id,
@@ -126,13 +152,14 @@ def budget(principal: Principal, standings: Sequence[Standing]) -> bytes:
     return msgspec.json.encode(answer)
 
 
-_UNCAPPED: dict[str, object] = {
-    "hard_cap": None,
-    "window": None,
-    "spent": None,
-    "reserved": None,
-    "available": None,
-}
+def _uncapped(totals: Totals) -> dict[str, object]:
+    return {
+        "hard_cap": None,
+        "window": None,
+        "spent": totals.spent,
+        "reserved": totals.reserved,
+        "available": None,
+    }
 
 
 def _cap(standing: Standing) -> dict[str, object]:

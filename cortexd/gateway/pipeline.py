@@ -128,13 +128,18 @@ class Gateway:
             await self._chat(principal, incoming, client, outlook)
             return
         elif match.endpoint.kind is EndpointKind.BUDGET:
-            try:
-                answer = answers.budget(principal, await self._desk.standings(principal.scopes))
-            except LedgerDown:
-                answer = answers.ledger_down()
+            answer = await self._budget(principal)
         else:
             answer = self._models(match)
         await self._answer(answer, outlook, client)
+
+    async def _budget(self, principal: Principal) -> bytes | Refusal:
+        try:
+            standings = await self._desk.standings(principal.scopes)
+            totals = await self._desk.totals(principal.scopes[-1])
+        except LedgerDown:
+            return answers.ledger_down()
+        return answers.budget(principal, standings, totals)
 
     def _models(self, match: Match) -> bytes | Refusal:
         entries = answers.model_entries(
@@ -161,7 +166,8 @@ class Gateway:
         model = resolve(self._fleet.catalogue, asked.model)
         limits = self._limits(model)
         if limits is None:
-            await self._answer(answers.unknown_model(asked.model), outlook, client)
+            missing = answers.missing_model(asked.model, self._fleet.board.view)
+            await self._answer(missing, outlook, client)
             return
         outlook.model = model
         ceiling = bound(asked, limits, capped=principal.capped)

@@ -25,14 +25,12 @@ from cortexd.fleet.pool import (
     Pool,
 )
 from cortexd.fleet.routing import Route
+from cortexd.gateway.answers import no_neuron
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.ledger.desk import Reservation
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 """Largest plain reply that is read; it is kept in memory until its usage is known."""
-
-NO_NEURON_RETRY_SECONDS = 5
-"""When a neuron may be back: about one poll later."""
 
 ERROR_BYTES_MAX = 64 * 1024
 """How much of a neuron's error body is read to explain it."""
@@ -150,11 +148,7 @@ class Relay:
             refusal = _kinder(refusal, outcome)
         if refusal is not None:
             return refusal
-        return Refusal(
-            RefusalKind.NO_NEURON,
-            "No healthy neuron has this model loaded right now; try again shortly.",
-            retry_after_seconds=NO_NEURON_RETRY_SECONDS,
-        )
+        return no_neuron()
 
     async def _through(self, route: Route) -> Outcome:
         """One attempt at one neuron: its answer or what went wrong, as a value."""

@@ -86,6 +86,7 @@ from cortexd.ledger.entries import (
     Settled,
     Snapshot,
     Standing,
+    Totals,
     Unknown,
     limit_id,
     model_label,
@@ -233,6 +234,10 @@ class Accounts:
         """Counters of `scope` since its first request."""
         counters = self._counters.get(scope)
         return Lifetime() if counters is None else counters.lifetime()
+
+    def totals(self, scope: Scope) -> Totals:
+        """What `scope` has spent and reserved, whether or not it has a cap."""
+        return Totals(self.lifetime(scope).tokens, self._reservations.tokens_on(scope))
 
     def template_tokens(self, model: str) -> int:
         """The most template tokens that `model` was seen to add; 0 when nothing was learned."""

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from cortexd.ledger.charging import Charge
-from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing
+from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing, Totals
 
 Answer = TypeVar("Answer")
 
@@ -118,6 +118,16 @@ class StandingsCall(Call[tuple[Standing, ...]]):
         self.scopes = scopes
 
 
+class TotalsCall(Call[Totals]):
+    """What this scope has spent and reserved, after everything that was answered before."""
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self.scope = scope
+
+
 class LearnCall(Call[None]):
     """Remember that a model's template was seen to add so many tokens."""
 
@@ -129,4 +139,4 @@ class LearnCall(Call[None]):
         self.tokens = tokens
 
 
-AnyCall = ReserveCall | SettleCall | StandingsCall | LearnCall
+AnyCall = ReserveCall | SettleCall | StandingsCall | TotalsCall | LearnCall

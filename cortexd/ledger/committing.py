@@ -198,7 +198,7 @@ class Committer:
             return
         flight.was_reported = True
         _log.warning(
-            "ledger_slow_sync waiting_seconds=%.1f calls=%d action=%r",
+            "event=ledger_slow_sync waiting_seconds=%.1f calls=%d action=%r",
             trio.current_time() - flight.started,
             len(flight.waiting),
             "look at the load and the health of the ledger's disk",

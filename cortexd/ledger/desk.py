@@ -7,21 +7,23 @@ still the caller's or already the ledger's, and no reservation is ever granted t
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import trio
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.ledger.calls import (
     AnyCall,
+    Call,
     LearnCall,
     LedgerDown,
     ReserveCall,
     SettleCall,
     StandingsCall,
+    TotalsCall,
 )
 from cortexd.ledger.charging import Charge, charge
-from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing
+from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing, Totals
 
 if TYPE_CHECKING:
     from cortexd.dialects.usage import Ending
@@ -32,6 +34,8 @@ CALLS_MAX = 10_000
 """Most calls that wait for the ledger at a time; more are told to come back later. Settling and
 learning are not counted: they are few, and settling has to come through."""
 
+
+Answer = TypeVar("Answer")
 
 _CLOSED = "the ledger is closed"
 
@@ -66,13 +70,7 @@ class Desk:
         leaves nothing behind; one that comes later is felt at the first checkpoint inside the
         reservation, which then gives it back.
         """
-        call = ReserveCall(scopes, bound.total, request_id)
-        self._count_in()
-        try:
-            await self._hand_over(call)
-            held = await call.answered()
-        finally:
-            self._calls -= 1
+        held = await self._ask(ReserveCall(scopes, bound.total, request_id))
         if isinstance(held, Refused):
             return held
         return Reservation(self._settle, held.reservation_id, bound, held.standings)
@@ -82,13 +80,14 @@ class Desk:
 
         Counts every reservation that was left before. Raises `LedgerDown`.
         """
-        call = StandingsCall(scopes)
-        self._count_in()
-        try:
-            await self._hand_over(call)
-            return await call.answered()
-        finally:
-            self._calls -= 1
+        return await self._ask(StandingsCall(scopes))
+
+    async def totals(self, scope: Scope) -> Totals:
+        """What a scope has spent in all and what it has reserved, cap or no cap.
+
+        Counts every reservation that was left before. Raises `LedgerDown`.
+        """
+        return await self._ask(TotalsCall(scope))
 
     def template_tokens(self, model: str) -> int:
         """The most tokens that this model's template was seen to add; 0 when nothing is known."""
@@ -126,6 +125,14 @@ class Desk:
         if self._calls >= self._calls_max:
             raise LedgerDown("the ledger is busy: too many calls are waiting for it")
         self._calls += 1
+
+    async def _ask(self, call: Call[Answer]) -> Answer:
+        self._count_in()
+        try:
+            await self._hand_over(cast("AnyCall", call))
+            return await call.answered()
+        finally:
+            self._calls -= 1
 
     async def _hand_over(self, call: AnyCall) -> None:
         try:

@@ -137,6 +137,13 @@ class Standing(msgspec.Struct, frozen=True):
         return max(0, self.hard_cap - self.spent - self.reserved)
 
 
+class Totals(msgspec.Struct, frozen=True):
+    """What a scope has spent since its first request, cap or no cap, and what is reserved now."""
+
+    spent: int
+    reserved: int
+
+
 class Refused(msgspec.Struct, frozen=True):
     """A reservation that was not made, and the cap that bit.
 

@@ -224,7 +224,7 @@ class Journal:
             old.close()
         self._tell_hint()
         _log.info(
-            "ledger_rolled segment=%s n=%d previous=%s previous_bytes=%d previous_digest=%s",
+            "event=ledger_rolled segment=%s n=%d previous=%s previous_bytes=%d previous_digest=%s",
             self._segment.name,
             header.n,
             old.name,
@@ -270,7 +270,7 @@ class Journal:
             what = f"{doing} failed: {error.strerror or error}"
             self._failed = JournalFailed(self._where, what)
             _log.error(
-                "ledger_failed directory=%s error=%r action=%r",
+                "event=ledger_failed directory=%s error=%r action=%r",
                 self._where,
                 what,
                 "cortexd ends now, no acknowledged budget is lost; check free space and the "
@@ -280,7 +280,7 @@ class Journal:
 
     def _log_opened(self, found: Found, ghosts: int) -> None:
         _log.info(
-            "ledger_opened directory=%s segment=%s n=%d replayed=%d ghosts=%d torn_bytes=%d "
+            "event=ledger_opened directory=%s segment=%s n=%d replayed=%d ghosts=%d torn_bytes=%d "
             "downtime_ms=%d rebooted=%s clock_skew_ms=%d",
             self._where,
             self._segment.name,
@@ -294,7 +294,7 @@ class Journal:
         )
         if self.clock.rebooted and self.clock.downtime_ms > _LONG_DOWNTIME_MS:
             _log.warning(
-                "ledger_long_downtime downtime_ms=%d action=%r",
+                "event=ledger_long_downtime downtime_ms=%d action=%r",
                 self.clock.downtime_ms,
                 "if this host was not off for that long its clock is wrong and rolling windows "
                 "have expired early; set ledger.on_reboot to freeze on such hosts",

@@ -10,7 +10,15 @@ from typing import assert_never
 
 import trio
 
-from cortexd.ledger.calls import AnyCall, Held, LearnCall, ReserveCall, SettleCall, StandingsCall
+from cortexd.ledger.calls import (
+    AnyCall,
+    Held,
+    LearnCall,
+    ReserveCall,
+    SettleCall,
+    StandingsCall,
+    TotalsCall,
+)
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.committing import Committer, LedgerObserver
 from cortexd.ledger.entries import Entry, Refused, Unknown
@@ -139,6 +147,8 @@ class _LedgerTask:
                 self._settle(call, now_ms)
             case StandingsCall():
                 call.answer(self._journal.accounts.standings(call.scopes, now_ms))
+            case TotalsCall():
+                call.answer(self._journal.accounts.totals(call.scope))
             case LearnCall():
                 self._commit(self._journal.accounts.learn(now_ms, call.model, call.tokens))
                 call.answer(None)

@@ -1,9 +1,8 @@
-"""Pollers and control clients against scripted neurons: real sockets, a clock that jumps."""
+"""Pollers against scripted neurons: real sockets, a clock that jumps."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,42 +12,18 @@ import trio.testing
 
 from cortexd.config.schema import Neuron, Polling, Secret
 from cortexd.fleet.board import Board
-from cortexd.fleet.neuron import REPLY_BYTES_MAX, PollFailed, control_of
+from cortexd.fleet.neuron import REPLY_BYTES_MAX
 from cortexd.fleet.poller import BREATH_SECONDS, run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import NeuronName, NeuronView
-from tests.fleet.scripted import Peer, ok, scripted
+from tests.fleet.scripted import ok, scripted
+from tests.fleet.talking import NOT_FOUND, Talk, beast
 
 BEAST = NeuronName("beast")
 A, B = ModelId("org/a"), ModelId("b")
 POLLING = Polling(interval_seconds=5, timeout_seconds=2, misses_to_unhealthy=3)
-NOT_FOUND = b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\n{}"
-
-
-class Talk:
-    """What the scripted neuron answers, by path, and how often it was asked."""
-
-    def __init__(self, **replies: bytes) -> None:
-        self.replies = {
-            "/models": ok(b'[{"id":"org/a"}]'),
-            "/health": ok(b'{"uptime_secs":100,"models":[{"id":"org/a","in_flight":3}]}'),
-            "/discovery": ok(b'{"hostname":"h","max_prompt_tokens":5}'),
-            "/models/org%2Fa/endpoint": ok(b'{"url":"http://localhost:8001/"}'),
-        }
-        self.hits: Counter[str] = Counter()
-        self.asked: list[bytes] = []
-
-    async def script(self, peer: Peer) -> None:
-        while request := await peer.request():
-            path = request.split()[1].decode()
-            self.hits[path] += 1
-            self.asked.append(request)
-            reply = self.replies.get(path, NOT_FOUND)
-            if not reply:
-                await peer.hung_up()
-                return
-            await peer.send(reply)
+Clock = trio.testing.MockClock
 
 
 class Polled:
@@ -97,13 +72,6 @@ async def polled(
         await pictures.receive()
         yield Polled(board, clock, pictures)
         nursery.cancel_scope.cancel()
-
-
-def beast(url: str, **more: object) -> Neuron:
-    return Neuron("beast", url, **more)  # type: ignore[arg-type]  # checked by the struct's users
-
-
-Clock = trio.testing.MockClock
 
 
 async def test_the_first_poll_is_on_the_board_when_the_poller_has_started(
@@ -288,28 +256,6 @@ async def test_bad_health_does_not_make_a_neuron_miss(
         assert (view.models[A].can_serve, view.models[A].load.in_flight) == (True, 0)
 
 
-async def test_silent_health_costs_half_of_the_time_and_not_the_addresses(pool: Pool) -> None:
-    talk = Talk()
-    talk.replies["/health"] = b""
-    async with scripted(talk.script) as neuron:
-        control = control_of(beast(neuron.url), pool, timeout_seconds=0.3)
-        answered = await control.poll()
-        await control.aclose()
-    assert answered.health is None
-    assert answered.endpoints == {A: "http://127.0.0.1:8001"}
-
-
-async def test_a_silent_discovery_costs_the_discovery_only(pool: Pool) -> None:
-    talk = Talk()
-    talk.replies["/discovery"] = b""
-    async with scripted(talk.script) as neuron:
-        control = control_of(beast(neuron.url), pool, timeout_seconds=0.1)
-        answered = await control.poll()
-        await control.aclose()
-    assert answered.discovery is None
-    assert answered.endpoints == {A: "http://127.0.0.1:8001"}
-
-
 async def test_discovery_is_asked_again_while_the_prompt_limit_is_unknown(
     pool: Pool, mock_clock: Clock
 ) -> None:
@@ -400,30 +346,3 @@ async def test_an_openai_server_is_polled_by_its_model_list_alone(
             assert (route.kind, route.api_key) == ("openai", "sk-up")
     assert talk.hits == {"/v1/models": 2}
     assert b"\r\nauthorization: Bearer sk-up\r\n" in talk.asked[0]
-
-
-async def test_an_openai_server_misses_like_a_neuron(pool: Pool) -> None:
-    talk = Talk()
-    async with scripted(talk.script) as neuron:
-        control = control_of(beast(neuron.url, kind="openai"), pool, timeout_seconds=0.05)
-        control.forget()
-        control.forget_endpoints([A])
-        with pytest.raises(PollFailed, match="status 404"):
-            await control.poll()
-        talk.replies["/v1/models"] = b""
-        with pytest.raises(PollFailed, match="no answer within"):
-            await control.poll()
-        await control.aclose()
-
-
-async def test_a_model_whose_id_is_hostile_is_asked_for_by_its_quoted_id(pool: Pool) -> None:
-    talk = Talk()
-    talk.replies["/models"] = ok(rb'[{"id":"../x?y#z\r\nA: b\u00e9"}]')
-    path = "/models/..%2Fx%3Fy%23z%0D%0AA%3A%20b%C3%A9/endpoint"
-    talk.replies[path] = ok(b'{"url":"http://localhost:1"}')
-    async with scripted(talk.script) as neuron:
-        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
-        answered = await control.poll()
-        await control.aclose()
-    assert talk.hits[path] == 1
-    assert len(answered.endpoints) == 1

@@ -157,6 +157,14 @@ async def test_without_any_neuron_the_reservation_is_released_in_full(tmp_path: 
         assert (standing.spent, standing.reserved) == (0, 0)
 
 
+async def test_a_model_that_a_silent_neuron_may_have_is_no_404(tmp_path: Path) -> None:
+    """Clients give a model up after a 404, and after a restart every neuron is silent at first."""
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url, **NO_NEURON}) as it:
+        client = await it.ask(chat(model="perhaps/there"))
+        assert (client.status, client.error["code"]) == (503, "no_neuron")
+        assert int(client.headers["retry-after"]) >= 1
+
+
 async def test_an_unknown_model_is_a_404_and_costs_nothing(tmp_path: Path) -> None:
     async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
         client = await it.ask(chat(model="nobody/knows"))

@@ -68,7 +68,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ever: dict[Scope, tuple[int | None, Memory]] = {}
         self.deadlines: dict[ReservationId, int] = {}
         self.worth_waiting_ms = 0
-        self.configure([Cap(ACME, 60, None), Cap(ONE, 20, 60), Cap(TWO, 25, 100)])
+        self.configure([Cap(ACME, 30, 90), Cap(ONE, 20, 60), Cap(TWO, 25, 100)])
 
     @property
     def accounts(self) -> Accounts:
@@ -170,6 +170,11 @@ class LedgerMachine(RuleBasedStateMachine):
         standing = self.accounts.standing(cap.scope, self.now_ms)
         assert standing == refused.standing
         assert refused.asked == tokens
+        alone = [self.accounts.reserve(self.now_ms, (each,), tokens)[1] for each in scopes]
+        times = [each.fits_in_ms for each in alone if isinstance(each, Refused)]
+        assert refused.fits_in_ms == (None if None in times else max(map(int, filter(None, times))))
+        if refused.fits_in_ms is not None:
+            assert refused.exact == all(each.exact for each in alone if isinstance(each, Refused))
         assert standing.spent + standing.reserved + tokens > cap.hard_cap == standing.hard_cap
         if refused.fits_in_ms is None:
             assert cap.window_ms is None or tokens > cap.hard_cap

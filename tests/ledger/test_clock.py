@@ -122,6 +122,16 @@ def test_a_wall_clock_ahead_of_the_ledger_is_believed_only_for_the_time_since_th
     assert host.clock(seen).downtime_ms == HOUR - 1_000
 
 
+def test_a_wall_clock_a_little_behind_at_the_last_record_does_not_lengthen_the_downtime() -> None:
+    host = Host()
+    clock = host.clock(None)
+    host.wall_error_ms = -30_000
+    seen = last_seen(clock)
+    host.wall_error_ms = 0
+    host.reboot(down_ms=HOUR)
+    assert host.clock(seen).downtime_ms == HOUR - 1_000
+
+
 def test_boottime_before_the_last_record_of_the_same_boot_is_judged_like_a_reboot() -> None:
     """A restored machine image keeps its boot id; the clock may not stand still until it has
     caught up, nor jump."""

@@ -178,5 +178,5 @@ async def test_a_slow_sync_is_reported_once_while_it_is_under_way(
         assert caplog.messages == []
         await pass_time(9)
         (line,) = caplog.messages
-        assert line.startswith("ledger_slow_sync waiting_seconds=1.0 calls=1 ")
+        assert line.startswith("event=ledger_slow_sync waiting_seconds=1.0 calls=1 ")
         syncer.release()

@@ -202,7 +202,7 @@ def test_a_roll_begins_a_segment_that_needs_no_other(caplog: pytest.LogCaptureFi
     assert journal.durable == journal.written
     old = disk.read("seg-00000001.jsonl")
     assert caplog.messages == [
-        f"ledger_rolled segment=seg-00000002.jsonl n={journal.written} "
+        f"event=ledger_rolled segment=seg-00000002.jsonl n={journal.written} "
         f"previous=seg-00000001.jsonl previous_bytes={len(old)} previous_digest={digest(old)}"
     ]
     disk.lose("seg-00000001.jsonl")

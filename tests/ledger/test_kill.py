@@ -15,7 +15,7 @@ from cortexd.ledger.journal import Journal
 from cortexd.ledger.segment import segment_name, segment_numbers
 from tests.ledger.workbench import KEY, KILLED_CAPS, read_segment
 
-LIVES = 10
+LIVES = 8
 SECONDS_MAX = 60
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cortexd.ledger.journal import LedgerProblem
+from cortexd.ledger.journal import JournalSettings, LedgerProblem
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
     hold,
@@ -98,3 +98,28 @@ def test_a_segment_under_another_segments_name_is_refused() -> None:
     open_journal(disk)
     disk.overwrite("seg-00000009.jsonl", newest(disk))
     assert "says that it is segment 1" in damaged(disk).what
+
+
+def test_after_a_reboot_time_goes_on_from_the_last_entry_not_from_the_header() -> None:
+    disk, clock = SimulatedDisk(), HandClock()
+    journal = open_journal(disk, times=clock.sources())
+    clock.now_ms += 3_600_000
+    hold(journal)
+    clock.boot += 1
+    clock.now_ms += 600_000
+    frozen = JournalSettings(on_reboot="freeze")
+    again = open_journal(disk, times=clock.sources(), chosen=frozen)
+    assert again.clock.now_ms() == journal.accounts.now_ms
+
+
+def test_a_downtime_counts_from_the_last_entry_also_where_the_wall_clock_is_ahead() -> None:
+    disk, clock = SimulatedDisk(), HandClock()
+    open_journal(disk, times=clock.sources())
+    clock.wall_ahead_ms = 5 * 3_600_000
+    journal = open_journal(disk, times=clock.sources())
+    clock.now_ms += 3_600_000
+    hold(journal)
+    clock.boot += 1
+    clock.now_ms += 600_000
+    again = open_journal(disk, times=clock.sources())
+    assert again.clock.downtime_ms == 600_000 - 1_000

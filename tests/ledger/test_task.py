@@ -166,6 +166,30 @@ async def test_a_bug_in_the_ledger_answers_everybody_too() -> None:
     assert collected.down == ["the ledger stopped after an internal error"]
 
 
+async def test_the_task_does_not_end_while_the_sync_thread_uses_the_journal() -> None:
+    """Its caller closes the files next; their numbers would then belong to somebody else."""
+    journal, syncer, collected = open_journal(SimulatedDisk()), HeldSyncer(), Collected()
+    send, receive = trio.open_memory_channel[AnyCall](0)
+    desk = Desk(send, journal.accounts.template_tokens)
+    ended = trio.Event()
+
+    async def run_until_it_breaks() -> None:
+        with pytest.raises(ValueError, match="scopes"):
+            await run_ledger(journal, receive, Count(), syncer)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_until_it_breaks)
+        nursery.start_soon(collected.reserve, desk)
+        await syncer.wait_held()
+        with pytest.raises(LedgerDown):
+            await desk.reserve((KEY, KEY), bound(1), request_id="twice the same scope")
+        await wait_all_tasks_blocked()
+        assert not ended.is_set()
+        syncer.release()
+        await ended.wait()
+
+
 async def release_when_blocked(syncer: HeldSyncer) -> None:
     await wait_all_tasks_blocked()
     syncer.release()

@@ -1,0 +1,91 @@
+"""The control clients where a poll is not simply answered; the rest is seen through the poller."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from cortexd.fleet.neuron import PollFailed, control_of
+from cortexd.fleet.pool import Pool
+from cortexd.fleet.reports import ModelId
+from cortexd.fleet.view import Answered
+from tests.fleet.scripted import ok, scripted
+from tests.fleet.talking import NOT_FOUND, Talk, beast
+
+A = ModelId("org/a")
+Clock = trio.testing.MockClock
+
+
+async def poll_with_a_silent(
+    path: str, pool: Pool, clock: Clock, *, silent_seconds: float
+) -> Answered:
+    """One poll with two seconds for it, of a neuron that does not answer on one path."""
+    talk = Talk()
+    talk.replies[path] = b""
+    answers: list[Answered] = []
+    async with scripted(talk.script, within_seconds=60) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+
+        async def poll() -> None:
+            answers.append(await control.poll())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll, name="poll")
+            while talk.hits[path] == 0:
+                await trio.testing.wait_all_tasks_blocked()
+            clock.jump(silent_seconds)
+        await control.aclose()
+    return answers[0]
+
+
+async def test_silent_health_costs_half_of_the_time_and_not_the_addresses(
+    pool: Pool, mock_clock: Clock
+) -> None:
+    answered = await poll_with_a_silent("/health", pool, mock_clock, silent_seconds=1)
+    assert answered.health is None
+    assert answered.discovery is not None
+    assert answered.endpoints == {A: "http://127.0.0.1:8001"}
+
+
+async def test_a_silent_discovery_costs_the_discovery_only(pool: Pool, mock_clock: Clock) -> None:
+    answered = await poll_with_a_silent("/discovery", pool, mock_clock, silent_seconds=2)
+    assert answered.health is not None
+    assert answered.discovery is None
+    assert answered.endpoints == {A: "http://127.0.0.1:8001"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "timeout_seconds", "reason"),
+    [
+        (NOT_FOUND, 5, "status 404"),
+        (b"", 0.03, "no answer within"),
+        (ok(b"[]"), 5, "no model list"),
+    ],
+)
+async def test_an_openai_server_misses_like_a_neuron(
+    pool: Pool, reply: bytes, timeout_seconds: float, reason: str
+) -> None:
+    talk = Talk()
+    talk.replies["/v1/models"] = reply
+    async with scripted(talk.script) as neuron:
+        server = beast(neuron.url, kind="openai")
+        control = control_of(server, pool, timeout_seconds=timeout_seconds)
+        control.forget()
+        control.forget_endpoints([A])
+        with pytest.raises(PollFailed, match=reason):
+            await control.poll()
+        await control.aclose()
+
+
+async def test_a_model_whose_id_is_hostile_is_asked_for_by_its_quoted_id(pool: Pool) -> None:
+    talk = Talk()
+    talk.replies["/models"] = ok(rb'[{"id":"../x?y#z\r\nA: b\u00e9"}]')
+    path = "/models/..%2Fx%3Fy%23z%0D%0AA%3A%20b%C3%A9/endpoint"
+    talk.replies[path] = ok(b'{"url":"http://localhost:1"}')
+    async with scripted(talk.script) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+        answered = await control.poll()
+        await control.aclose()
+    assert talk.hits[path] == 1
+    assert len(answered.endpoints) == 1
