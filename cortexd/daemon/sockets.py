@@ -9,9 +9,10 @@ import socket
 import stat
 from collections.abc import Mapping, MutableMapping
 
+from cortexd.config.addresses import AddressFault, TcpAddress, UnixAddress, parse_listen
+
 LISTEN_BACKLOG = 2048
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
-_UNIX = "unix:"
 
 # A client that vanished without a FIN is found by keep-alive probes after about a minute and a
 # half; one that stops acknowledging what we send, after TCP_USER_TIMEOUT.
@@ -25,40 +26,25 @@ class ListenProblem(Exception):
 
 
 def open_listener(address: str, *, unacknowledged_seconds: float) -> socket.socket:
-    """Listen on `address`. Accepted connections inherit keep-alive and the acknowledgement
-    limit.
+    """Listen on `address`. Accepted connections inherit keep-alive and the acknowledgement limit.
+
+    Raises ListenProblem.
     """
     try:
-        if address.startswith(_UNIX):
-            return _listen_unix(address[len(_UNIX) :])
-        host, port = split_address(address)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, where = next((one for one in found if one[0] == family), found[0])
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        where = parse_listen(address)
+        if isinstance(where, UnixAddress):
+            return _listen_unix(where.path)
+        listener = _listen_tcp(where)
+    except AddressFault as fault:
+        raise ListenProblem(f"cannot listen on {address}: {fault.what}; {fault.hint}") from fault
     except OSError as error:
-        raise _problem(address, error) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _problem(address, error) from error
+        raise ListenProblem(
+            f"cannot listen on {address}: {error.strerror or error}. "
+            "Stop what listens there, or choose another address with --listen, --metrics-listen "
+            "or in the configuration"
+        ) from error
     watch_peers(listener, unacknowledged_seconds=unacknowledged_seconds)
     return listener
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` as host and port. Raises ListenProblem."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ListenProblem(
-            f"{address} is no listen address; write host:port, [v6]:port or unix:/path"
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def watch_peers(listener: socket.socket, *, unacknowledged_seconds: float) -> None:
@@ -105,10 +91,26 @@ def describe(listener: socket.socket, *, tls: bool) -> str:
     """The address as users type it: `http://127.0.0.1:31313`, or `unix:/path`."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
-        return f"{_UNIX}{name}"
+        return f"unix:{name}"
     host, port = name[0], name[1]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _listen_tcp(where: TcpAddress) -> socket.socket:
+    found = socket.getaddrinfo(
+        where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(LISTEN_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _listen_unix(path: str) -> socket.socket:
@@ -135,10 +137,3 @@ def _is_left_behind(path: str) -> bool:
             except ConnectionRefusedError:
                 return True
     return False
-
-
-def _problem(address: str, error: OSError) -> ListenProblem:
-    return ListenProblem(
-        f"cannot listen on {address}: {error.strerror or error}. "
-        "Stop what listens there, or choose another address with --listen or in the configuration"
-    )

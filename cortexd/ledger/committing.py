@@ -116,7 +116,6 @@ class Committer:
         self._batch.entries += entries
         if waiting is not None:
             self._batch.waiting.append(waiting)
-        self._mark_at = math.inf
         if self._sync_by == math.inf:
             self._sync_by = trio.current_time() + SYNC_WITHIN_SECONDS
 

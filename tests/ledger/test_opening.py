@@ -8,6 +8,7 @@ import pytest
 from cortexd.ledger.journal import JournalSettings, LedgerProblem
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
+    HandClock,
     hold,
     newest,
     open_journal,

@@ -1,0 +1,78 @@
+"""The log: one line per event, safe whatever came from outside."""
+
+import logging
+
+import pytest
+
+from cortexd.daemon import logs
+from cortexd.finished import Finished
+from cortexd.ledger.charging import Charge
+
+CHARGE = Charge(tokens=90, prompt_tokens=80, completion_tokens=10, why="settle", overrun=38)
+
+
+def finished(path: str = "/v1/chat/completions", charge: Charge | None = None) -> Finished:
+    """A request that was served."""
+    return Finished(
+        request_id="req_1",
+        method="POST",
+        path=path,
+        status=200,
+        duration_seconds=0.25,
+        key_id="ci",
+        model="org/model",
+        neuron="beast",
+        reserved=52,
+        charge=charge,
+        first_token_seconds=0.01,
+    )
+
+
+def test_a_request_is_one_line_of_key_value_pairs(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(finished())
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "event=request request_id=req_1 method=POST path=/v1/chat/completions status=200 key=ci "
+        "model=org/model neuron=beast reserved=52 first_token_ms=10 duration_ms=250"
+    )
+
+
+def test_an_overrun_is_an_error_that_names_the_neuron(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(finished(charge=CHARGE))
+    error = caplog.records[-1]
+    assert error.levelno == logging.ERROR
+    for word in ("neuron=beast", "reserved=52", "charged=90", "action="):
+        assert word in error.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("a=b", '"a=b"'),
+        ("line\nbreak\x1b[31m", "line?break?[31m"),
+        ("x" * 500, "x" * 200),
+    ],
+)
+def test_text_from_outside_cannot_forge_a_line_or_a_field(text: str, shown: str) -> None:
+    assert logs.quoted(text) == shown
+
+
+def test_under_journald_every_line_carries_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.set_up({"JOURNAL_STREAM": "8:1"})
+        logging.getLogger("cortexd.test").error("one\ntwo")
+        logs.set_up({})
+        logging.getLogger("cortexd.test").warning("three")
+    finally:
+        root.handlers[:], root.level = before, level
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["<3>cortexd.test one", "<3>two"]
+    assert lines[2].endswith("WARNING cortexd.test three")
