@@ -9,7 +9,7 @@ import trio.testing
 from cortexd.dialects.usage import Ending, EndingKind, Seen
 from cortexd.ledger.calls import AnyCall, StandingsCall
 from cortexd.ledger.desk import Desk, LedgerDown, Reservation
-from cortexd.ledger.entries import ANONYMOUS, Cap, Refused
+from cortexd.ledger.entries import ANONYMOUS, Cap, Refused, Totals
 from cortexd.ledger.journal import Journal
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
@@ -218,3 +218,15 @@ async def test_the_whole_ledger_works_in_a_real_directory(tmp_path: Path) -> Non
     async with running(again) as desk:
         assert [s.spent for s in await desk.standings(SCOPES)] == [15, 15]
     again.close()
+
+
+async def test_a_scope_without_a_cap_has_totals_all_the_same() -> None:
+    async with running(open_journal(SimulatedDisk()), InlineSyncer()) as desk:
+        granted = await desk.reserve((ANONYMOUS,), bound(30), request_id="req-3")
+        assert isinstance(granted, Reservation)
+        async with granted as reservation:
+            assert await desk.totals(ANONYMOUS) == Totals(spent=0, reserved=30)
+            reservation.dispatched = True
+            reservation.ending = completed(12, 3)
+        assert await desk.totals(ANONYMOUS) == Totals(spent=15, reserved=0)
+        assert await desk.standings((ANONYMOUS,)) == ()
