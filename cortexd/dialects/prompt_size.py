@@ -166,8 +166,8 @@ def _rewriting_growth(encoded: bytes) -> int:
 
 
 def _escaping_growth(encoded: bytes) -> int:
-    r"""Count what `tojson` adds: `\u003c` for the four HTML characters and for all but ASCII."""
-    growth = 5 * sum(map(encoded.count, (b"<", b">", b"&", b"'")))
+    r"""Count what `tojson` adds: `\u003c` for the four HTML characters, DEL and all but ASCII."""
+    growth = 5 * sum(map(encoded.count, (b"<", b">", b"&", b"'", b"\x7f")))
     if not encoded.isascii():
         text = encoded.decode()
         ascii_bytes = len(text.encode("ascii", "ignore"))

@@ -31,12 +31,10 @@ class RefusalKind(Enum):
     REQUEST_TIMEOUT = "request_timeout"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
-    HEADERS_TOO_LARGE = "headers_too_large"
     INSUFFICIENT_QUOTA = "insufficient_quota"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     NO_NEURON = "no_neuron"
     OVERLOADED = "overloaded"
-    DRAINING = "draining"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_FAILED = "upstream_failed"
@@ -113,12 +111,10 @@ TABLE: dict[RefusalKind, Row] = {
     _K.REQUEST_TIMEOUT: Row(408, _REQUEST, "request_timeout", Retry.MAYBE),
     _K.REQUEST_TOO_LARGE: Row(413, _REQUEST, "request_too_large", Retry.NEVER),
     _K.UNSUPPORTED_MEDIA_TYPE: Row(415, _REQUEST, "unsupported_media_type", Retry.NEVER),
-    _K.HEADERS_TOO_LARGE: Row(431, _REQUEST, "headers_too_large", Retry.NEVER),
     _K.INSUFFICIENT_QUOTA: Row(429, "insufficient_quota", "insufficient_quota", Retry.NEVER),
     _K.RATE_LIMIT_EXCEEDED: Row(429, _LIMIT, "rate_limit_exceeded", Retry.LATER),
     _K.NO_NEURON: Row(503, _SERVER, "no_neuron", Retry.LATER),
     _K.OVERLOADED: Row(503, _SERVER, "overloaded", Retry.LATER),
-    _K.DRAINING: Row(503, _SERVER, "draining", Retry.LATER),
     _K.LEDGER_UNAVAILABLE: Row(503, _SERVER, "ledger_unavailable", Retry.LATER),
     _K.UPSTREAM_UNREACHABLE: Row(502, _SERVER, "upstream_unreachable", Retry.LATER),
     _K.UPSTREAM_FAILED: Row(502, _SERVER, "upstream_failed", Retry.MAYBE),

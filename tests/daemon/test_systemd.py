@@ -9,7 +9,7 @@ import trio
 from cortexd.daemon.systemd import Notifier
 
 
-def manager(path: str) -> socket.socket:
+def notification_socket(path: str) -> socket.socket:
     """A notification socket as systemd binds one."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(path)
@@ -19,26 +19,26 @@ def manager(path: str) -> socket.socket:
 
 def test_states_are_sent_as_one_message(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
-    with manager(path) as listener:
+    with notification_socket(path) as listener:
         Notifier({"NOTIFY_SOCKET": path}).tell("READY=1", "STATUS=up")
         assert listener.recv(100) == b"READY=1\nSTATUS=up"
 
 
 def test_an_abstract_address_is_understood() -> None:
     name = f"cortexd-test-{os.getpid()}"
-    with manager("\0" + name) as listener:
+    with notification_socket("\0" + name) as listener:
         Notifier({"NOTIFY_SOCKET": "@" + name}).tell("STOPPING=1")
         assert listener.recv(100) == b"STOPPING=1"
 
 
-def test_a_manager_that_is_gone_harms_nobody(tmp_path: Path) -> None:
+def test_a_systemd_that_is_gone_harms_nobody(tmp_path: Path) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).tell("READY=1")
     Notifier({}).tell("READY=1")
 
 
 async def test_the_watchdog_is_told_from_the_event_loop(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
-    with manager(path) as listener:
+    with notification_socket(path) as listener:
         notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
         listener.setblocking(False)
         with trio.move_on_after(10) as scope:

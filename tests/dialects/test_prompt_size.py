@@ -5,7 +5,7 @@ import unicodedata
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cortexd.dialects.asked import PromptSize
@@ -31,6 +31,7 @@ def html_safe(text: str) -> str:
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(JSON)
+@example({"\x7f": None})
 def test_json_written_again_by_a_template_is_never_longer_than_the_bound(value: object) -> None:
     bound = rendered_bytes(msgspec.json.encode(value))
     assert len(html_safe(json.dumps(value, indent=4))) <= bound
