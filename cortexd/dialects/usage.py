@@ -62,7 +62,8 @@ class Ending(msgspec.Struct, frozen=True):
 
     `streamed`: the neuron was asked for a stream, so `seen` counts what really came.
     `usage`: the last believable usage object, or None. `token_per_chunk`: this kind of neuron
-    promises one token per chunk, so `seen.chunks` counts tokens.
+    promises one token per chunk and was being read, so that `seen.chunks` counts all tokens but
+    the few in flight; otherwise what was seen says nothing about what was generated.
     """
 
     kind: EndingKind

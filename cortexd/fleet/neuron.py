@@ -40,11 +40,15 @@ REPLY_BYTES_MAX = 4 * 1024 * 1024
 
 
 class PollFailed(Exception):
-    """The neuron did not say what it has; `reason` in a few words, none of them the neuron's."""
+    """The neuron did not say what it has; `reason` in a few words, none of them the neuron's.
 
-    def __init__(self, reason: str) -> None:
+    `status`: of its answer, where it gave one that is not 200.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.status = status
 
 
 class Control(Protocol):
@@ -90,7 +94,8 @@ class _Calls:
         try:
             async with self._client.stream("GET", self._base_url + path) as reply:
                 if reply.status_code != 200:
-                    raise PollFailed(f"{_shown(path)} answered with status {reply.status_code}")
+                    status = reply.status_code
+                    raise PollFailed(f"{_shown(path)} answered with status {status}", status)
                 return await _read_whole(reply, path)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PollFailed(f"{_shown(path)}: {error}") from error
@@ -127,15 +132,17 @@ class NeuronControl:
         """See `Control`."""
         models: Sequence[ModelReport] | None = None
         health: Health | None = None
+        unnamed: Sequence[ModelId] = ()
         with trio.move_on_after(self._timeout_seconds):
             models = _understood(read_models, await self._calls.get("/models"))
             health = await self._health()
             self._notice_a_restart(health)
-            await self._look_up(models)
+            unnamed = await self._look_up(models)
             await self._discover()
         if models is None:
             raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
-        return Answered(tuple(models), dict(self._endpoints), health, self._discovery)
+        endpoints = dict.fromkeys(unnamed, self._configured) | self._endpoints
+        return Answered(tuple(models), endpoints, health, self._discovery)
 
     async def _health(self) -> Health | None:
         """How busy it is, if it says so in half of the time a poll has."""
@@ -153,8 +160,14 @@ class NeuronControl:
                 self.forget()
             self._uptime_seconds = health.uptime_secs
 
-    async def _look_up(self, models: Sequence[ModelReport]) -> None:
-        """Learn the addresses of models that have just been loaded; forget those that went."""
+    async def _look_up(self, models: Sequence[ModelReport]) -> Sequence[ModelId]:
+        """Learn the addresses of models that have just been loaded; forget those that went.
+
+        Returns the models that it lists without knowing an address for them (404). They are tried
+        where the neuron itself is, and asked for again at the next poll: either the neuron has no
+        such call, or it is not quite ready and will send the request on to another.
+        """
+        unnamed: list[ModelId] = []
         resident = [model.id for model in models if status_of(model.status).resident]
         for gone in self._endpoints.keys() - set(resident):
             del self._endpoints[gone]
@@ -164,10 +177,14 @@ class NeuronControl:
             try:
                 body = await self._calls.get(f"/models/{quote(model, safe='')}/endpoint")
                 url = reachable_from_here(read_endpoint(body), configured=self._configured)
-            except (PollFailed, Garbage, ValueError):
-                # A 404 says: not loaded yet. Asked again next time, and not routed to before.
+            except PollFailed as failed:
+                if failed.status == 404:
+                    unnamed.append(model)
+            except (Garbage, ValueError):
                 continue
-            self._endpoints[model] = url
+            else:
+                self._endpoints[model] = url
+        return unnamed
 
     async def _discover(self) -> None:
         if self._discovery is None or self._discovery.max_prompt_tokens == 0:

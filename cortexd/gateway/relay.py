@@ -277,7 +277,10 @@ class Relay:
             await self._client.start(200, self._stream_headers)
         if data:
             self.progress.first_byte()
+            # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
+            self.progress.is_writing = True
             await self._client.write(data)
+            self.progress.is_writing = False
 
 
 class Progress:
@@ -291,6 +294,7 @@ class Progress:
         self.usage: Usage | None = None
         self.seen = Seen()
         self.started = False
+        self.is_writing = False
         self.did_no_work = False
         self.elsewhere = False
         self.failure: str | None = None
@@ -317,7 +321,7 @@ class Progress:
             streamed=streamed,
             usage=stream.usage if stream is not None else self.usage,
             seen=stream.seen if stream is not None else self.seen,
-            token_per_chunk=self.route.kind == "neuron",
+            token_per_chunk=self.route.kind == "neuron" and not self.is_writing,
         )
 
 

@@ -10,8 +10,8 @@ charged as it is.
     completed, with a believable count        the count, and no less than was seen pass
     completed, without one                    the bound
     cut                                       the bound
-    client gone or neuron failed, plain       the bound
-    client gone or neuron failed, streamed    the prompt, what was seen, and what may be in flight
+    client gone or neuron failed              the bound, but for the next line
+    the same, token by token                  the prompt, what was seen, and what may be in flight
 
 and in every row no less than a count that the neuron itself reported.
 """
@@ -81,13 +81,13 @@ def _completed(bound: Bound, ending: Ending) -> Charge:
 
 
 def _broken_off(bound: Bound, ending: Ending, why: Why) -> Charge:
-    if not ending.streamed:
+    # Engines hold text back while it may yet become a stop text or a whole letter, so that what was
+    # seen bounds what was generated only where each token is promised a chunk of its own.
+    if not (ending.streamed and ending.token_per_chunk):
         return _in_full(bound, ending, why)
     usage = _believed(ending)
     reported = 0 if usage is None else usage.completion_tokens
     seen = max(ending.seen.chunks, reported)
-    if not ending.token_per_chunk:
-        seen = max(seen, ending.seen.text_bytes)
     prompt_tokens = bound.prompt_tokens if usage is None else usage.prompt_tokens
     tokens = prompt_tokens + seen + IN_FLIGHT_TOKENS * bound.choices
     tokens = max(min(tokens, bound.total), _reported_total(ending))

@@ -30,7 +30,7 @@ from cortexd.ledger.disk import DirectoryDisk, Disk, LedgerProblem, unusable
 from cortexd.ledger.entries import Cap, Entry, Snapshot
 from cortexd.ledger.opening import Found, read_newest
 from cortexd.ledger.records import FORMAT, Header, Hint, encode_hint
-from cortexd.ledger.segment import Segment
+from cortexd.ledger.segment import Segment, segment_name
 
 __all__ = ["Journal", "JournalFailed", "JournalSettings", "LedgerProblem"]
 
@@ -287,11 +287,21 @@ class Journal:
             found.n,
             found.replayed,
             ghosts,
-            found.torn_bytes,
+            0 if found.torn is None else found.torn.size_bytes,
             self.clock.downtime_ms,
             str(self.clock.rebooted).lower(),
             self.clock.skew_ms(),
         )
+        if found.torn is not None:
+            _log.warning(
+                "event=ledger_torn_tail file=%s/%s offset=%d bytes=%d action=%r",
+                self._where,
+                segment_name(found.segment),
+                found.torn.offset,
+                found.torn.size_bytes,
+                "none needed: the last process died while it wrote this, and nobody was told that "
+                "it is durable; it stays in that file and counts for nothing",
+            )
         if self.clock.rebooted and self.clock.downtime_ms > _LONG_DOWNTIME_MS:
             _log.warning(
                 "event=ledger_long_downtime downtime_ms=%d action=%r",

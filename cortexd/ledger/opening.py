@@ -10,8 +10,8 @@ import msgspec
 from cortexd.ledger.accounts import Accounts
 from cortexd.ledger.clock import LastSeen
 from cortexd.ledger.disk import HINT_NAME, Disk, LedgerProblem
-from cortexd.ledger.records import Hint, decode_hint, digest
-from cortexd.ledger.recovery import Corrupt, Recovered, replay
+from cortexd.ledger.records import Header, Hint, decode_hint, digest
+from cortexd.ledger.recovery import Corrupt, Recovered, Torn, replay
 from cortexd.ledger.segment import TEMPORARY_SUFFIX, segment_name, segment_numbers
 
 _OPTIONS = (
@@ -26,7 +26,7 @@ class Found(msgspec.Struct, frozen=True):
 
     `n`: number of the last entry in `accounts`; `segment`: number of the newest segment, 0 if there
     is none; `previous_digest`: of all its bytes, the dropped ones too; `replayed`: how many entries
-    it held behind its snapshot; `torn_bytes`: how much unsynced data at its end was dropped.
+    it held behind its snapshot; `torn`: unsynced data at its end that was left out, if any.
     """
 
     accounts: Accounts
@@ -35,7 +35,7 @@ class Found(msgspec.Struct, frozen=True):
     previous_digest: str
     last_seen: LastSeen | None
     replayed: int
-    torn_bytes: int
+    torn: Torn | None
 
 
 def read_newest(disk: Disk, *, where: str) -> Found:
@@ -52,43 +52,50 @@ def read_newest(disk: Disk, *, where: str) -> Found:
     numbers = segment_numbers(names)
     if not numbers:
         if hint is not None:
-            raise _lost(f"{where}/{segment_name(hint.seg)}", hint)
-        return Found(Accounts(), 0, 0, "", None, replayed=0, torn_bytes=0)
+            raise all_lost(hint, where=where)
+        return Found(Accounts(), 0, 0, "", None, replayed=0, torn=None)
     data = disk.read(segment_name(numbers[-1]))
     recovered = _replayed(data, hint, where=f"{where}/{segment_name(numbers[-1])}")
     if recovered.header.seg != numbers[-1]:
-        raise LedgerProblem(
-            f"{where}/{segment_name(numbers[-1])}",
-            f"the file says that it is segment {recovered.header.seg}",
-            _OPTIONS,
-            "damaged",
-        )
+        file = f"{where}/{segment_name(numbers[-1])}"
+        raise damaged(file, misnamed(recovered.header))
     return Found(
         accounts=recovered.accounts,
         n=recovered.n,
         segment=numbers[-1],
         previous_digest=digest(data),
-        last_seen=_last_seen(recovered),
+        last_seen=last_seen(recovered.header, recovered.accounts.now_ms),
         replayed=recovered.n - recovered.header.n,
-        torn_bytes=0 if recovered.torn is None else recovered.torn.size_bytes,
+        torn=recovered.torn,
     )
+
+
+def damaged(file: str, what: str) -> LedgerProblem:
+    """Why the daemon will not start: what is wrong with `file`, and what a human can do."""
+    return LedgerProblem(file, what, _OPTIONS, "damaged")
+
+
+def misnamed(header: Header) -> str:
+    """Say what is wrong with a file whose header has another number than its name."""
+    return f"the file says that it is segment {header.seg}"
+
+
+def all_lost(hint: Hint, *, where: str) -> LedgerProblem:
+    """The problem of a directory that has a hint and no segment."""
+    what = f"the file is gone, and every other segment: entry {hint.n} in it was durable"
+    return damaged(f"{where}/{segment_name(hint.seg)}", what)
 
 
 def _replayed(data: bytes, hint: Hint | None, *, where: str) -> Recovered:
     try:
         return replay(data, hint)
     except Corrupt as error:
-        raise LedgerProblem(where, str(error), _OPTIONS, "damaged") from error
+        raise damaged(where, str(error)) from error
 
 
-def _lost(where: str, hint: Hint) -> LedgerProblem:
-    what = f"the file is gone, and every other segment: entry {hint.n} in it was durable"
-    return LedgerProblem(where, what, _OPTIONS, "damaged")
-
-
-def _last_seen(recovered: Recovered) -> LastSeen:
-    header = recovered.header
-    newest_ms = max(header.lt, recovered.accounts.now_ms)
+def last_seen(header: Header, newest_entry_ms: int) -> LastSeen:
+    """The newest moment that a segment knows of."""
+    newest_ms = max(header.lt, newest_entry_ms)
     return LastSeen(
         boot_id=header.boot,
         offset_ms=header.off,

@@ -30,13 +30,17 @@ hint, and returns the accounts or says where and why it will not.
 # Rule 1 stands before 2 and 3 since the line is then good, and a watermark is judged against the
 # number that it brings.
 
+from collections.abc import Iterator
+
 import msgspec
 
 from cortexd.ledger.accounts import Accounts, BrokenBooks
+from cortexd.ledger.entries import Entry
 from cortexd.ledger.records import (
     Header,
     Hint,
     Misread,
+    Place,
     entry_of,
     header_of,
     place_of,
@@ -105,27 +109,40 @@ def replay(data: bytes, hint: Hint | None = None, *, buckets: int = BUCKETS) -> 
 
     `data`: the newest segment's bytes. `hint`: what `decode_hint` made of the hint file.
     """
-    reading = _Reading(data, hint)
+    reading = Reading(data, hint)
     header = reading.header()
     accounts = reading.snapshot(buckets=buckets)
-    while reading.take_line(accounts):
-        pass
-    torn = reading.rest(accounts)
+    for entry in reading.entries():
+        try:
+            accounts.apply(entry)
+        except IllegalEntry as error:
+            raise reading.corrupt(str(error)) from error
+    torn = reading.rest()
     return Recovered(header=header, accounts=accounts, n=reading.n, torn=torn)
 
 
-class _Reading:
-    """One pass over a segment: where it is, and the number `n` of the last good entry."""
+class Reading:
+    """One pass over a segment: header, snapshot, entries, rest, to be asked for in this order.
+
+    `n`: number of the last good entry. `place`: where the entry stands that `entries` gave last.
+    `line` and `offset`: where the next line to be read begins, or the one that was given last.
+    """
 
     def __init__(self, data: bytes, hint: Hint | None) -> None:
         self.n = 0
+        self.place = Place(0, 0)
+        self.offset = 0
         self._seg = 0
         self._salt = b""
         self._data = data
         self._hint = hint
         self._lines = data.split(b"\n")  # the last is what no LF follows: b"" if all is well
         self._at = 0
-        self._offset = 0
+
+    @property
+    def line(self) -> int:
+        """Number of the line at `offset`, from 1."""
+        return self._at + 1
 
     def header(self) -> Header:
         """Read the first line, which says how to read the others."""
@@ -133,9 +150,9 @@ class _Reading:
         try:
             header = header_of(line)
         except Misread as error:
-            raise self._corrupt(str(error)) from error
+            raise self.corrupt(str(error)) from error
         if header is None:
-            raise self._corrupt("the header is damaged")
+            raise self.corrupt("the header is damaged")
         self.n = header.n
         self._seg = header.seg
         self._salt = bytes.fromhex(header.salt)
@@ -148,52 +165,72 @@ class _Reading:
         try:
             snapshot = snapshot_of(line, self._salt)
             if snapshot is None:
-                raise self._corrupt("the snapshot is damaged")
+                raise self.corrupt("the snapshot is damaged")
             accounts = Accounts.load(snapshot, buckets=buckets)
         except (Misread, BrokenBooks) as error:
-            raise self._corrupt(str(error)) from error
+            raise self.corrupt(str(error)) from error
         self._next_line(line)
         return accounts
 
-    def take_line(self, accounts: Accounts) -> bool:
-        """Apply the line here and go on, if it is whole, proven and the next of the sequence."""
-        return self._take(self._terminated_line(), accounts)
+    def entries(self) -> Iterator[Entry]:
+        """Give the entries in turn, up to the line at which the sequence breaks.
 
-    def rest(self, accounts: Accounts) -> Torn | None:
+        An entry counts as good (in `n`, `line` and `offset`) when the next one is asked for, so
+        that `corrupt` names its line for as long as the caller judges it.
+        """
+        last = len(self._lines) - 1
+        while self._at <= last:
+            # No line feed follows the last line, or it rotted: rule 1.
+            line = self._lines[self._at] if self._at < last else self._lines[last][:-1]
+            entry = self._next_entry(line)
+            if entry is None:
+                return
+            yield entry
+            self.n = self.place.n
+            self._next_line(line)
+
+    def rest(self) -> Torn | None:
         """Judge what follows the last good line: nothing, a torn tail, or damage."""
-        if self._at == len(self._lines) - 1:
-            self._take(self._lines[-1][:-1], accounts)
-        tail = self._data[self._offset :]
+        tail = self._data[self.offset :]
         watermark = self._watermark_from_here()
         if watermark is not None and watermark > self.n:
-            raise self._corrupt("damage inside durable data", watermark)
+            raise self.corrupt("damage inside durable data", watermark)
         if self._hint is not None and not self._is_within(self._hint):
-            raise self._corrupt("entries that were durable are missing", watermark)
+            raise self.corrupt("entries that were durable are missing", watermark)
         if not tail:
             return None
         if b"\0" in tail or not tail.endswith(b"\n"):
-            return Torn(offset=self._offset, size_bytes=len(tail))
-        raise self._corrupt("damage that is not the mark of a torn write", watermark)
+            return Torn(offset=self.offset, size_bytes=len(tail))
+        raise self.corrupt("damage that is not the mark of a torn write", watermark)
 
-    def _take(self, line: bytes, accounts: Accounts) -> bool:
+    def corrupt(self, reason: str, watermark: int | None = None) -> Corrupt:
+        """What to raise about the line here. `watermark`: as in `Corrupt`."""
+        return Corrupt(
+            reason,
+            offset=self.offset,
+            line=self.line,
+            n=self.n,
+            watermark=watermark,
+            hint=self._hint,
+        )
+
+    def _next_entry(self, line: bytes) -> Entry | None:
         payload = proven(line, self._salt)
         place = None if payload is None else place_of(payload)
         if payload is None or place is None or place.n != self.n + 1:
-            return False
+            return None
+        self.place = place
         try:
-            accounts.apply(entry_of(payload, place))
-        except (Misread, IllegalEntry) as error:
-            raise self._corrupt(str(error)) from error
-        self.n = place.n
-        self._next_line(line)
-        return True
+            return entry_of(payload, place)
+        except Misread as error:
+            raise self.corrupt(str(error)) from error
 
     def _terminated_line(self) -> bytes:
         """The line here without its LF; b"" where the file ends before the LF."""
         return self._lines[self._at] if self._at < len(self._lines) - 1 else b""
 
     def _next_line(self, line: bytes) -> None:
-        self._offset += len(line) + 1
+        self.offset += len(line) + 1
         self._at += 1
 
     def _watermark_from_here(self) -> int | None:
@@ -203,13 +240,3 @@ class _Reading:
 
     def _is_within(self, hint: Hint) -> bool:
         return hint.seg < self._seg or (hint.seg == self._seg and hint.n <= self.n)
-
-    def _corrupt(self, reason: str, watermark: int | None = None) -> Corrupt:
-        return Corrupt(
-            reason,
-            offset=self._offset,
-            line=self._at + 1,
-            n=self.n,
-            watermark=watermark,
-            hint=self._hint,
-        )

@@ -44,7 +44,7 @@ def test_dead_peers_are_found_by_the_kernel() -> None:
 
 def test_a_taken_address_is_a_problem_that_names_it_and_a_way_out() -> None:
     with listen("127.0.0.1:0") as first:
-        address = "127.0.0.1:{}".format(first.getsockname()[1])
+        address = f"127.0.0.1:{first.getsockname()[1]}"
         with pytest.raises(ListenProblem, match=f"{address}.*--listen"):
             listen(address)
 

@@ -131,7 +131,10 @@ async def test_a_model_without_a_known_address_is_asked_for_again_at_every_poll(
         talk.replies["/models"] = ok(b"[]")
         await poller.next()
         talk.replies["/models"] = ok(b'[{"id":"org/a"}]')
-        for wrong in (NOT_FOUND, ok(b'{"url":"ftp://x"}'), ok(b'{"url":7}'), ok(b"<html>")):
+        talk.replies[endpoint] = NOT_FOUND
+        view = await poller.next()
+        assert view.models[A].base_url == neuron.url, "tried where the neuron itself is"
+        for wrong in (ok(b'{"url":"ftp://x"}'), ok(b'{"url":7}'), ok(b"<html>")):
             talk.replies[endpoint] = wrong
             view = await poller.next()
             assert (view.healthy, view.models[A].can_serve) == (True, False)

@@ -257,9 +257,7 @@ async def test_a_stream_past_its_reserved_output_is_cut(
         fake_neuron(reply_tokens=500, ignore_max_tokens=True) as neuron,
         core(tmp_path, {"a": neuron.url}) as it,
     ):
-        client = await it.ask(
-                chat(stream=True, stream_options={"include_usage": include_usage})
-            )
+        client = await it.ask(chat(stream=True, stream_options={"include_usage": include_usage}))
         chunks = [json.loads(event) for event in client.events()[:-1]]
         finish = [chunk["choices"][0]["finish_reason"] for chunk in chunks if chunk["choices"]]
         assert client.events()[-1] == "[DONE]"
@@ -359,6 +357,41 @@ async def test_a_client_that_hangs_up_closes_the_neurons_connection_and_pays_for
         [told] = it.told
         assert told.charge is not None
         assert told.charge.why == "abort"
+
+
+async def test_a_broken_stream_of_an_openai_server_is_charged_in_full(tmp_path: Path) -> None:
+    """Such engines hold text back, so what passed does not say what was generated."""
+    broken = Broken(BreakKind.RESET, after_tokens=4)
+    async with (
+        fake_neuron(reply_tokens=10, broken=broken) as neuron,
+        core(tmp_path, {"a": neuron.url}, kind="openai") as it,
+    ):
+        await it.ask(chat(stream=True))
+        assert (await it.standing()).spent == BOUND
+
+
+async def test_a_client_that_takes_nothing_and_leaves_is_charged_in_full(tmp_path: Path) -> None:
+    """What a neuron generated meanwhile waits unread on its connection."""
+
+    class Stalling(RecordingClient):
+        async def write(self, data: bytes) -> None:
+            await super().write(data)
+            await self.gone()
+
+    client = Stalling()
+    async with (
+        fake_neuron(reply_tokens=900) as neuron,
+        core(tmp_path, {"a": neuron.url}) as it,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def leave() -> None:
+            await neuron.wait_for_tokens(3)
+            client.hang_up()
+
+        nursery.start_soon(leave)
+        await it.ask(chat(stream=True, max_tokens=900), client=client)
+        assert (await it.standing()).spent == 32 + 900
 
 
 async def test_a_cancelled_request_settles_what_was_seen(tmp_path: Path) -> None:

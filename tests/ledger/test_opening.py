@@ -1,7 +1,6 @@
 """What a directory says at start: torn tails are dropped, damage is refused, in plain words."""
 
 import logging
-import re
 
 import pytest
 
@@ -15,7 +14,9 @@ from tests.ledger.workbench import (
 )
 
 
-def test_a_torn_tail_is_dropped_and_kept_in_the_old_file(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_tail_is_dropped_with_a_notice_and_kept_in_the_old_file(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     disk = SimulatedDisk()
     journal = open_journal(disk)
     kept = hold(journal)
@@ -27,9 +28,13 @@ def test_a_torn_tail_is_dropped_and_kept_in_the_old_file(caplog: pytest.LogCaptu
         again = open_journal(disk)
     assert [found.reservation_id for found in again.accounts.reservations()] == [kept]
     assert disk.read("seg-00000001.jsonl") == torn
-    (line,) = caplog.messages
-    assert re.search(
-        r"segment=seg-00000002\.jsonl n=3 replayed=3 ghosts=1 torn_bytes=\d{2,} ", line
+    opened, notice = caplog.messages
+    torn_bytes = len(torn) - torn.rindex(b"\n") - 1
+    assert f"segment=seg-00000002.jsonl n=3 replayed=3 ghosts=1 torn_bytes={torn_bytes} " in opened
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert notice.startswith(
+        "event=ledger_torn_tail file=ledger/seg-00000001.jsonl "
+        f"offset={len(torn) - torn_bytes} bytes={torn_bytes} action="
     )
 
 

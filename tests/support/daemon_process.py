@@ -16,6 +16,7 @@ import yaml
 
 PATIENCE_SECONDS = 30
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "cortexd")
 
 
 class DaemonProcess:
@@ -75,9 +76,10 @@ async def serving(
     neurons: Mapping[str, str | Mapping[str, object]],
     *,
     keys: Sequence[Mapping[str, object]] = (),
-    command: Sequence[str] = (sys.executable, "-m", "cortexd"),
+    command: Sequence[str] = COMMAND,
     environment: Mapping[str, str] | None = None,
     flags: Sequence[str] | None = None,
+    close_fds: bool = True,
     **sections: object,
 ) -> AsyncIterator[DaemonProcess]:
     """`cortexd serve` in front of `neurons`, with its files in `directory` (see `configured`).
@@ -89,6 +91,7 @@ async def serving(
         [*command, "serve", "--config", str(path), *(ANY_PORTS if flags is None else flags)],
         directory / "daemon.log",
         environment=environment,
+        close_fds=close_fds,
     )
     try:
         yield daemon
@@ -127,9 +130,16 @@ ANY_PORTS = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
 
 
 async def started(
-    command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    close_fds: bool = True,
 ) -> DaemonProcess:
-    """Start a daemon process and wait for its two `listening` lines."""
+    """Start a daemon process and wait for its two `listening` lines.
+
+    `close_fds` False: it inherits what is inheritable.
+    """
     with log.open("ab") as errors:
         process: trio.Process = await trio.lowlevel.open_process(
             list(command),
@@ -137,6 +147,7 @@ async def started(
             stderr=errors,
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
+            close_fds=close_fds,
         )
     try:
         return DaemonProcess(process, await _listening_lines(process, log), log)
@@ -153,7 +164,7 @@ async def run_cortexd(
     """Run `cortexd ARGUMENTS`, expected to end by itself; its exit code and output."""
     with trio.fail_after(PATIENCE_SECONDS):
         done: subprocess.CompletedProcess[bytes] = await trio.run_process(
-            [sys.executable, "-m", "cortexd", *map(str, arguments)],
+            [*COMMAND, *map(str, arguments)],
             capture_stdout=True,
             capture_stderr=True,
             check=False,

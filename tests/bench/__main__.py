@@ -1,0 +1,105 @@
+"""`make bench`: how fast cortexd is, beside what it can be compared with on the same machine.
+
+    python -m tests.bench [--quick] [--only PART] [--strict]
+
+Everything is on loopback and takes less than four minutes, `--quick` less than one. A full run is
+written down in RESULTS.md beside this file.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.bench import (
+    ledger_section,
+    machine,
+    requests_section,
+    start_section,
+    streams_section,
+    targets,
+)
+from tests.bench.plan import FULL, QUICK, Plan
+from tests.bench.report import Section, render
+from tests.bench.stage import BenchFailed, Stage, stage
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+_RESULTS_HEAD = """# What `make bench` last measured
+
+Read the ratios: both sides of one were measured within seconds of each other, on the same cores.
+"""
+
+
+def _requests(on: Stage, plan: Plan) -> Section:
+    with on.gateway() as gateway:
+        return requests_section.measure(on, gateway, plan)
+
+
+def _firehose(on: Stage, plan: Plan) -> Section:
+    with on.gateway() as gateway:
+        return streams_section.firehose(on, gateway, plan)
+
+
+PARTS: Mapping[str, Callable[[Stage, Plan], Section]] = {
+    "ledger": ledger_section.measure,
+    "requests": _requests,
+    "firehose": _firehose,
+    "paced": streams_section.paced,
+    "start": start_section.measure,
+}
+
+
+def measure(plan: Plan, parts: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+    """Measure these parts and say every table as soon as there is one; all figures.
+
+    Raises BenchFailed.
+    """
+    figures: dict[str, float] = {}
+    with stage() as on:
+        say("\n".join(machine.describe(on.directory)))
+        for part in parts:
+            section = PARTS[part](on, plan)
+            figures |= section.figures
+            for table in section.tables:
+                say(render(table))
+    figures |= _beyond_the_sync(figures)
+    say(render(targets.judged(figures)))
+    return figures
+
+
+def _beyond_the_sync(figures: Mapping[str, float]) -> Mapping[str, float]:
+    """What a request waits for besides the disk; known only when both parts were run."""
+    if not {"added_p50_us", "sync_p50_us"} <= figures.keys():
+        return {}
+    return {"added_beyond_sync_p50_us": figures["added_p50_us"] - figures["sync_p50_us"]}
+
+
+def main() -> int:
+    """Measure, print, write down; the exit code."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="shorter, and not written down")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="may be repeated")
+    parser.add_argument("--strict", action="store_true", help="fail when a target is far off")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, end="\n\n", flush=True)
+        said.append(text)
+
+    try:
+        figures = measure(QUICK if arguments.quick else FULL, arguments.only or list(PARTS), say)
+    except BenchFailed as failed:
+        print(f"the numbers would mean nothing: {failed}", file=sys.stderr)
+        return 1
+    print(f"took {time.monotonic() - began:.0f} s")
+    if not (arguments.quick or arguments.only):
+        fenced = "\n\n".join(said)
+        RESULTS.write_text(f"{_RESULTS_HEAD}\n```\n{fenced}\n```\n")
+    return 1 if arguments.strict and targets.far_off(figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

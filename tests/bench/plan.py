@@ -1,0 +1,44 @@
+"""How much is measured: a full run, a quick one, and what tests take."""
+
+import msgspec
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Sizes of everything. Each round measures all that is compared, one after the other.
+
+    `seconds` is one window of load. `streams` are open at the same time in the part on memory.
+    """
+
+    rounds: int
+    seconds: float
+    connections: tuple[int, ...]
+    stream_connections: tuple[int, ...]
+    streams: int
+    stream_rounds: int
+    paced_seconds: float
+    starts: int
+    callers: tuple[int, ...]
+
+
+FULL = Plan(
+    rounds=5,
+    seconds=1.5,
+    connections=(1, 16, 64),
+    stream_connections=(1, 16),
+    streams=500,
+    stream_rounds=3,
+    paced_seconds=3,
+    starts=5,
+    callers=(1, 16, 64),
+)
+QUICK = Plan(
+    rounds=2,
+    seconds=0.4,
+    connections=(1, 16),
+    stream_connections=(16,),
+    streams=100,
+    stream_rounds=1,
+    paced_seconds=1,
+    starts=2,
+    callers=(16,),
+)

@@ -1,0 +1,63 @@
+"""What the numbers should be, and whether they are."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tests.bench.report import Table, number
+
+TOLERANCE = 1.2
+"""A target that is missed by more than this factor fails a strict run; noise is below it."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A bound on one figure. `at_least`: more is better."""
+
+    figure: str
+    words: str
+    bound: float
+    at_least: bool = False
+
+    def missed_by(self, value: float) -> float:
+        """How many times worse than the bound; 1 or less when it is met."""
+        if self.at_least:
+            return self.bound / value if value else float("inf")
+        return value / self.bound
+
+
+TARGETS = (
+    Target("cpu_to_hypercorn_16", "CPU per request, of Hypercorn's, 16 connections", 0.25),
+    Target("rate_to_hypercorn_16", "rate, times Hypercorn's, 16 connections", 3, at_least=True),
+    Target("rate_to_hypercorn_64", "rate, times Hypercorn's, 64 connections", 6, at_least=True),
+    Target("cpu_growth_16_to_64", "CPU per request, 64 connections to 16", 1.3),
+    Target("added_beyond_sync_p50_us", "added p50 at 1 connection beyond a sync, us", 400),
+    Target("idle_mb", "memory idle, MB", 45),
+    Target("kb_per_stream", "memory for each open stream, kB", 10),
+    Target("paced_added_p50_us", "added p50 of an event of many slow streams, us", 3000),
+    Target("paced_rate_to_direct", "rate of many slow streams, of direct", 0.97, at_least=True),
+    Target("reservations_16", "durable reservations/s, 16 callers", 25_000, at_least=True),
+    Target("slow_reservations_16", "the same with a sync of 10 ms", 1000, at_least=True),
+    Target("replayed", "journal entries replayed per second", 500_000, at_least=True),
+)
+
+
+def judged(figures: Mapping[str, float]) -> Table:
+    """Every target whose figure was measured, and how far from it we are."""
+    rows: list[tuple[str, ...]] = []
+    for target in TARGETS:
+        value = figures.get(target.figure)
+        if value is not None:
+            missed = target.missed_by(value)
+            verdict = "met" if missed <= 1 else f"missed {number(missed)}x"
+            limit = f"{'>=' if target.at_least else '<='} {number(target.bound)}"
+            rows.append((target.words, number(value), limit, verdict))
+    return Table("Targets", ("", "measured", "target", ""), tuple(rows))
+
+
+def far_off(figures: Mapping[str, float]) -> Sequence[str]:
+    """The targets that are missed by more than noise explains."""
+    return [
+        target.words
+        for target in TARGETS
+        if target.figure in figures and target.missed_by(figures[target.figure]) > TOLERANCE
+    ]

@@ -1,0 +1,158 @@
+"""What a user does with the official openai package, as a program of its own.
+
+    PYTHONPATH=.sdk/openai3 python tests/whole/sdk_script.py http://127.0.0.1:31313
+
+Runs every scenario once and prints one JSON line for each: its name and the facts that it met. It
+judges nothing, and imports nothing of the project: the package under test brings its own versions
+of what cortexd uses.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+
+import openai  # type: ignore[import-not-found]  # lives in a folder of its own, see Makefile
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+ASKED = {"model": "sim/small", "messages": MESSAGES, "max_tokens": 20}
+Facts = dict[str, object]
+
+
+class User:
+    """Somebody with the address of a gateway, and one key per scenario."""
+
+    def __init__(self, url: str) -> None:
+        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-none", timeout=20)
+
+    def client(self, key: str) -> openai.OpenAI:
+        """A client with this key; connections are shared, retries are the package's own."""
+        return self._client.with_options(api_key=key)
+
+
+def plain(user: User) -> Facts:
+    answer = user.client("sk-plain").chat.completions.create(**ASKED)
+    return {
+        "text": answer.choices[0].message.content,
+        "finish_reason": answer.choices[0].finish_reason,
+        "total_tokens": answer.usage.total_tokens,
+        "model": answer.model,
+    }
+
+
+def streamed(user: User) -> Facts:
+    return facts_of(user.client("sk-plain").chat.completions.create(**ASKED, stream=True))
+
+
+def streamed_with_usage(user: User) -> Facts:
+    options = {"include_usage": True}
+    asked = {**ASKED, "stream": True, "stream_options": options}
+    return facts_of(user.client("sk-plain").chat.completions.create(**asked))
+
+
+def facts_of(stream: openai.Stream) -> Facts:
+    """Everything a stream brings, read to its end."""
+    chunks = list(stream)
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    return {
+        "text": "".join(choice.delta.content or "" for choice in choices),
+        "finish_reasons": [choice.finish_reason for choice in choices if choice.finish_reason],
+        "chunks_without_choices": sum(not chunk.choices for chunk in chunks),
+        "usages": [chunk.usage.total_tokens for chunk in chunks if chunk.usage is not None],
+    }
+
+
+def models(user: User) -> Facts:
+    client = user.client("sk-plain")
+    return {
+        "listed": sorted(model.id for model in client.models.list()),
+        "retrieved": client.models.retrieve("sim/small").id,
+    }
+
+
+def over_a_balance(user: User) -> Facts:
+    user.client("sk-balance").chat.completions.create(**ASKED)
+    return {}
+
+
+def over_a_long_window(user: User) -> Facts:
+    client = user.client("sk-long")
+    client.chat.completions.create(**ASKED)
+    client.chat.completions.create(**ASKED)
+    return {}
+
+
+def over_a_short_window(user: User) -> Facts:
+    client = user.client("sk-short")
+    retries = []
+    for _ in range(3):
+        raw = client.chat.completions.with_raw_response.create(**ASKED)
+        assert raw.parse().usage.total_tokens == 15
+        retries.append(raw.retries_taken)
+    return {"retries": retries}
+
+
+def wrong_key(user: User) -> Facts:
+    user.client("sk-of-nobody").chat.completions.create(**ASKED)
+    return {}
+
+
+def unknown_model(user: User) -> Facts:
+    user.client("sk-unknown").chat.completions.create(**{**ASKED, "model": "sim/absent"})
+    return {}
+
+
+def neuron_dies_mid_stream(user: User) -> Facts:
+    asked = {**ASKED, "model": "sim/dying", "stream": True}
+    return facts_of(user.client("sk-dying").chat.completions.create(**asked))
+
+
+def neuron_falls_silent(user: User) -> Facts:
+    user.client("sk-silent").chat.completions.create(**{**ASKED, "model": "sim/silent"})
+    return {}
+
+
+def hung_up(user: User) -> Facts:
+    asked = {**ASKED, "model": "sim/endless", "stream": True, "max_tokens": 500}
+    stream = user.client("sk-leaving").chat.completions.create(**asked)
+    seen = 0
+    for chunk in stream:
+        seen += any(choice.delta.content for choice in chunk.choices)
+        if seen == 7:
+            break
+    stream.close()
+    return {"seen": seen}
+
+
+SCENARIOS: tuple[Callable[[User], Facts], ...] = (
+    hung_up,
+    plain,
+    streamed,
+    streamed_with_usage,
+    models,
+    over_a_balance,
+    over_a_long_window,
+    over_a_short_window,
+    wrong_key,
+    unknown_model,
+    neuron_dies_mid_stream,
+    neuron_falls_silent,
+)
+
+
+def main() -> None:
+    """Run all scenarios; an exception of the package is a fact like any other."""
+    user = User(sys.argv[1])
+    for scenario in SCENARIOS:
+        facts: Facts = {"scenario": scenario.__name__, "raised": None}
+        try:
+            facts |= scenario(user)
+        except openai.OpenAIError as error:
+            facts["raised"] = type(error).__name__
+            for name in ("status_code", "code", "type", "param", "request_id", "message"):
+                facts[name] = getattr(error, name, None)
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
