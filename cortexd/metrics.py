@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from cortexd.dialects.usage import EndingKind
 from cortexd.finished import Finished
 from cortexd.fleet.view import FleetView
 from cortexd.ledger.charging import Charge
@@ -104,7 +105,8 @@ class RequestInstruments:
             return
         labels = (finished.model, finished.neuron or "")
         self._requests.labels(*labels).inc()
-        if finished.status >= 400 or finished.failure is not None:
+        left_early = finished.ending is EndingKind.CLIENT_GONE
+        if (finished.status >= 400 and not left_early) or finished.failure is not None:
             self._errors.labels(*labels).inc()
         self._duration.labels(*labels).observe(finished.duration_seconds)
         if finished.charge is not None:

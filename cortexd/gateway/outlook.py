@@ -2,12 +2,11 @@
 
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.refusals import Refusal, code_of
-from cortexd.dialects.upper_bound import Bound
 from cortexd.finished import Finished
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.exchange import Head
 from cortexd.gateway.relay import Progress
-from cortexd.ledger.charging import Charge
+from cortexd.ledger.desk import Reservation
 from cortexd.ledger.entries import Refused, Standing
 
 CLIENT_CLOSED_REQUEST = 499
@@ -23,18 +22,18 @@ class Outlook:
         self.principal = principal
         self.asked: Asked | None = None
         self.model: str | None = None
-        self.reserved: Bound | None = None
+        self.reservation: Reservation | None = None
         self.standings: tuple[Standing, ...] = ()
         self.refusal: Refusal | None = None
         self.refused: Refused | None = None
         self.progress: Progress | None = None
-        self.charge: Charge | None = None
-        self.status = CLIENT_CLOSED_REQUEST
+        self.status: int | None = None
         self._began = now
 
     def finished(self, now: float) -> Finished:
         """The request as it ended at `now`."""
         head, asked, progress = self.head, self.asked, self.progress
+        reservation = self.reservation
         route = progress.route if progress is not None else None
         ending = progress.ending(streamed=bool(asked and asked.stream)) if progress else None
         first = progress.first_byte_at if progress is not None else None
@@ -43,7 +42,7 @@ class Outlook:
             request_id=head.request_id,
             method=head.method,
             path=head.path,
-            status=self.status,
+            status=self._status(),
             duration_seconds=now - self._began,
             account_id=self.principal.account_id if self.principal else None,
             key_id=self.principal.key_id if self.principal else None,
@@ -52,8 +51,8 @@ class Outlook:
             stream=bool(asked and asked.stream),
             code=code_of(self.refusal) if self.refusal is not None else None,
             refused=self.refused,
-            reserved=self.reserved.total if self.reserved is not None else None,
-            charge=self.charge,
+            reserved=reservation.bound.total if reservation is not None else None,
+            charge=reservation.charge if reservation is not None else None,
             usage=ending.usage if ending is not None else None,
             ending=ending.kind if ending is not None else None,
             failure=progress.failure if progress is not None else None,
@@ -61,3 +60,14 @@ class Outlook:
             dropped=asked.dropped if asked is not None else (),
             retry_count=retries.decode() if retries.isdigit() and len(retries) < 4 else None,
         )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a response head was sent."""
+        return self.status is not None or (self.progress is not None and self.progress.started)
+
+    def _status(self) -> int:
+        """What was sent; a stream sends its 200 before anybody knows how it ends."""
+        if self.status is not None:
+            return self.status
+        return 200 if self.has_begun else CLIENT_CLOSED_REQUEST

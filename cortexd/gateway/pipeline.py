@@ -112,6 +112,8 @@ class Gateway:
             await self._answer_to(admitted, incoming, client, outlook)
         except Exception:
             log.exception("event=bug request_id=%s", incoming.head.request_id)
+            if outlook.has_begun:
+                raise  # the server then breaks the connection off, which no client takes for an end
             bug = Refusal(RefusalKind.INTERNAL_ERROR, "cortexd met a bug; its log has the details.")
             await self._answer(bug, outlook, client)
         finally:
@@ -191,10 +193,8 @@ class Gateway:
                 outcome = await relay.run(model, self._fleet.board, granted)
             finally:
                 granted.ending = relay.ending
-        outlook.charge = granted.charge
         await self._learn(model, limits, granted)
         if isinstance(outcome, LastBytes):
-            outlook.status = 200
             await client.finish(outcome.data)
         elif isinstance(outcome, Reply):
             await self._answer(outcome.body, outlook, client, granted)
@@ -222,7 +222,7 @@ class Gateway:
             outlook.refused = granted
             outlook.standings = (granted.standing,)
             return answers.over_cap(granted)
-        outlook.standings, outlook.reserved = granted.standings, ceiling
+        outlook.standings, outlook.reservation = granted.standings, granted
         return granted
 
     def _sending(

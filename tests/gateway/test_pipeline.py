@@ -356,7 +356,7 @@ async def test_a_client_that_hangs_up_closes_the_neurons_connection_and_pays_for
         assert (await it.standing()).spent == 32 + 6 + 64
         [told] = it.told
         assert told.charge is not None
-        assert told.charge.why == "abort"
+        assert (told.status, told.charge.why) == (200, "abort")
 
 
 async def test_a_broken_stream_of_an_openai_server_is_charged_in_full(tmp_path: Path) -> None:
@@ -412,6 +412,8 @@ async def test_a_cancelled_request_settles_what_was_seen(tmp_path: Path) -> None
             nursery.cancel_scope.cancel()
         standing = await it.standing()
         assert (standing.reserved, standing.spent) == (0, 32 + 2 + 64)
+        [told] = it.told
+        assert told.charge is not None, "counted in the metrics, too"
 
 
 async def test_several_choices_are_reserved_for_and_charged_in_full(tmp_path: Path) -> None:
@@ -516,3 +518,36 @@ async def test_the_body_may_not_be_compressed(tmp_path: Path) -> None:
     async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
         client = await it.ask(chat(), content_encoding="gzip")
         assert client.status == 415
+
+
+async def test_a_bug_becomes_a_500_and_the_reservation_is_settled(tmp_path: Path) -> None:
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
+
+        class Failing(RecordingClient):
+            async def gone(self) -> None:
+                raise ValueError("secret detail")
+
+        client = await it.ask(chat(), client=Failing())
+        assert (client.status, client.error["code"]) == (500, "internal_error")
+        assert "secret detail" not in client.body.decode()
+        assert (await it.standing()).reserved == 0
+
+
+async def test_a_bug_in_a_stream_breaks_it_off_without_an_end(tmp_path: Path) -> None:
+    async with (
+        fake_neuron(gated=True, reply_tokens=9) as neuron,
+        core(tmp_path, {"a": neuron.url}) as it,
+    ):
+
+        class Failing(RecordingClient):
+            async def gone(self) -> None:
+                await self.wait_for_tokens(2)
+                raise ValueError("secret detail")
+
+        client = Failing()
+        await neuron.allow(2)
+        with pytest.raises(ExceptionGroup):
+            await it.ask(chat(stream=True), client=client)
+        assert not client.finished
+        assert b"[DONE]" not in client.body
+        assert (await it.standing()).reserved == 0
