@@ -12,15 +12,25 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
+import h11
 import msgspec
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    ConnectionState,
+    Scope,
+)
 
 log = logging.getLogger("cortexd.http")
 
@@ -38,6 +48,8 @@ Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 _HANDSHAKE_SECONDS = 10
 _TURN_AWAY_SECONDS = 1
 _CLOSE_SECONDS = 1
+_UNSENT_BYTES_MAX = 262_144  # of an HTTP/2 stream, beyond which its sender waits
+_READS_AHEAD = 4  # reads of up to 64 KiB that wait for the protocol
 _TURNED_AWAY_BODY = (
     b'{"error":{"message":"Too many connections; try again in a moment.",'
     b'"type":"api_error","param":null,"code":"overloaded"}}'
@@ -161,7 +173,7 @@ class _Connection(TCPServer):
 
     def __init__(self, server: _Server, stream: Stream) -> None:
         super().__init__(
-            server.app,
+            _with_deadline(server.app, self),
             server.config,
             server.context,
             ConnectionState({}),
@@ -216,23 +228,55 @@ class _Connection(TCPServer):
         return True
 
     async def _read_data(self) -> None:
-        """Read as the stock class does, and start the clock for a head at its first byte."""
+        """Read in one task and have the protocol work in another, so that a hang-up is always seen.
+
+        The stock class does both in one, and stops reading while bytes that came after a request
+        wait for its answer: their sender could leave unnoticed.
+        """
+        unread, arrived = trio.open_memory_channel[bytes](_READS_AHEAD)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._work_on, arrived, name="protocol")
+            await self._receive(unread)
+            await self.protocol.handle(Closed())
+            nursery.cancel_scope.cancel(reason="the client is gone")
+
+    async def _receive(self, unread: trio.MemorySendChannel[bytes]) -> None:
+        """Read until the client has gone, or has sent too much ahead of its answer."""
         while True:
             try:
-                data = await self.stream.receive_some(MAX_RECV)
+                data = bytes(await self.stream.receive_some(MAX_RECV))
             except (trio.ClosedResourceError, trio.BrokenResourceError):
-                break
-            if (
-                data
-                and self._waiting_for_head
-                and self._patience_seconds != self.limits.head_seconds
-            ):
-                self._patience_seconds = self.limits.head_seconds
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
-            await self.protocol.handle(RawData(bytes(data)))
+                return
             if not data:
-                break
-        await self.protocol.handle(Closed())
+                return
+            try:
+                unread.send_nowait(data)
+            except trio.WouldBlock:
+                if self._awaits_an_answer():
+                    return
+                await unread.send(data)
+
+    async def _work_on(self, arrived: trio.MemoryReceiveChannel[bytes]) -> None:
+        """Hand what arrived to the protocol; the first bytes of a head start its clock."""
+        async for data in arrived:
+            head_seconds = self.limits.head_seconds
+            if self._waiting_for_head and self._patience_seconds != head_seconds:
+                self._patience_seconds = head_seconds
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+            await self.protocol.handle(RawData(data))
+
+    async def wait_for_window(self) -> None:
+        """Wait until no stream of an HTTP/2 connection holds more than a little unsent data."""
+        protocol = self.protocol.protocol
+        if isinstance(protocol, H2Protocol):
+            for buffer in tuple(protocol.stream_buffers.values()):
+                if len(buffer.buffer) > _UNSENT_BYTES_MAX:
+                    await buffer.drain()
+
+    def _awaits_an_answer(self) -> bool:
+        """Whether the request has been read to its end, so that more bytes are the next one's."""
+        protocol = self.protocol.protocol
+        return isinstance(protocol, H11Protocol) and protocol.connection.their_state is h11.DONE
 
     async def _idle_timeout(self) -> None:
         with trio.move_on_after(self._patience_seconds):
@@ -243,6 +287,33 @@ class _Connection(TCPServer):
     async def _close(self) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
             await super()._close()
+
+
+def _with_deadline(app: AppWrapper, connection: _Connection) -> AppWrapper:
+    """The application, whose HTTP/2 sends end when the client grants no window for too long.
+
+    Over HTTP/1.1 each send is a write to the socket, which has its own deadline. Over HTTP/2 it
+    only fills a buffer, whose own back-pressure gives way as soon as the window is used up.
+    """
+
+    async def call(
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: Callable[..., object],
+        call_soon: Callable[..., object],
+    ) -> None:
+        async def send_in_time(message: ASGISendEvent) -> None:
+            with trio.move_on_after(connection.limits.send_stall_seconds) as patience:
+                await send(message)
+                await connection.wait_for_window()
+            if patience.cancelled_caught:
+                await trio.aclose_forcefully(connection.stream)
+
+        is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
+        await app(scope, receive, send_in_time if is_http2 else send, sync_spawn, call_soon)
+
+    return call
 
 
 def _hypercorn_config(limits: ServerLimits) -> Config:

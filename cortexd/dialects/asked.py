@@ -25,6 +25,11 @@ class PromptSize(msgspec.Struct, frozen=True):
     files: int = 0
     media_bytes: int = 0
 
+    @property
+    def has_media(self) -> bool:
+        """Whether there is anything in it that bytes do not bound."""
+        return bool(self.images or self.audios or self.files)
+
 
 class Asked(msgspec.Struct, frozen=True):
     """A generation that a client asks for, checked.

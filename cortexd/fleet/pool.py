@@ -31,7 +31,7 @@ from cortexd.fleet.link import Link, LinkBroken, connect
 from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = [
     "Answer",
@@ -76,7 +76,12 @@ class Pool:
         return sum(len(links) for links in self._idle.values())
 
     async def send(
-        self, outgoing: Outgoing, *, first_byte_seconds: float, between_bytes_seconds: float
+        self,
+        outgoing: Outgoing,
+        *,
+        first_byte_seconds: float,
+        between_bytes_seconds: float,
+        before_first_byte: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Send a request and wait for the head of its answer.
 
@@ -84,14 +89,18 @@ class Pool:
         `between_bytes_seconds` is for the reads of the answer. Raises NeuronUnreachable when the
         neuron cannot have the whole request, NeuronBroke or NeuronSilent when it may have;
         ValueError for an `outgoing` that must not be sent. Checkpoints; a cancel closes the
-        connection at once.
+        connection at once. `before_first_byte` is called when there is a connection, and the neuron
+        is about to hear of the request.
         """
         try:
             address = address_of(outgoing.base_url)
         except ValueError as error:
             raise NeuronUnreachable(f"its address is {error}") from error
         head = head_bytes(outgoing, address)
-        link = await self._hand_over(address, head, outgoing.body, first_byte_seconds)
+        pieces: tuple[bytes, ...] = (head + outgoing.body,)
+        if len(outgoing.body) > _JOINED_BYTES_MAX:
+            pieces = (head, outgoing.body)
+        link = await self._hand_over(address, pieces, first_byte_seconds, before_first_byte)
         reader = AnswerReader(head_only=outgoing.method == "HEAD")
         await receive_head(link, reader, first_byte_seconds)
 
@@ -103,11 +112,17 @@ class Pool:
             answer.close()
         return answer
 
-    async def _hand_over(self, address: Address, head: bytes, body: bytes, seconds: float) -> Link:
+    async def _hand_over(
+        self,
+        address: Address,
+        pieces: tuple[bytes, ...],
+        seconds: float,
+        before_first_byte: Callable[[], None],
+    ) -> Link:
         """Send on an idle connection, or on a new one if there is none or it is dead after all."""
-        pieces = (head + body,) if len(body) <= _JOINED_BYTES_MAX else (head, body)
         link = await self._take_idle(address.origin)
         if link is not None:
+            before_first_byte()
             try:
                 await _transmit(link, pieces, seconds)
             except LinkBroken:
@@ -117,6 +132,7 @@ class Pool:
             else:
                 return link
         link = await self._connect(address)
+        before_first_byte()
         try:
             await _transmit(link, pieces, seconds)
         except LinkBroken as broken:

@@ -180,20 +180,21 @@ class Gateway:
         if isinstance(granted, Refusal):
             await self._answer(granted, outlook, client)
             return
-        relay = Relay(
-            self._sending(asked, model, ceiling, principal, incoming.head),
-            client,
-            pool=self._fleet.pool,
-            clocks=self._settings.clocks,
-            stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
-        )
-        outlook.progress = relay.progress
         async with granted:  # leaving settles, whatever happened
+            relay = Relay(
+                self._sending(asked, model, ceiling, principal, incoming.head),
+                client,
+                pool=self._fleet.pool,
+                clocks=self._settings.clocks,
+                stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
+            )
+            outlook.progress = relay.progress
             try:
                 outcome = await relay.run(model, self._fleet.board, granted)
             finally:
                 granted.ending = relay.ending
-        await self._learn(model, limits, granted)
+        if not asked.prompt.has_media:
+            await self._learn(model, limits, granted)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
         elif isinstance(outcome, Reply):
@@ -242,7 +243,8 @@ class Gateway:
     async def _learn(self, model: ModelId, limits: ModelLimits, settled: Reservation) -> None:
         """Remember a chat template that added more than the bytes of its messages pay for.
 
-        A neuron that claims more than any template adds is not believed: it would lock the model.
+        Only text tells; an image costs what it costs. A neuron that claims more than any template
+        adds is not believed: it would lock the model.
         """
         usage = settled.ending.usage if settled.ending is not None else None
         if usage is None or usage.prompt_tokens <= settled.bound.prompt_tokens:

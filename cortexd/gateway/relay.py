@@ -6,6 +6,8 @@ reservation is settled before the client can have read the end. `Relay.ending` t
 even after a cancellation, what is known about what was used.
 """
 
+import contextlib
+
 import msgspec
 import trio
 
@@ -35,10 +37,13 @@ REPLY_BYTES_MAX = 64 * 1024 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 """How much of a neuron's error body is read to explain it."""
 
+ERROR_SECONDS = 5
+"""How long that may take."""
+
 # A neuron that answers so has not begun: the same reservation may go to another neuron, or back.
 _ELSEWHERE = frozenset({404, 429, 503})
-# Other statuses that mean "refused before any work", whether or not a stream was asked for.
-_NO_WORK_SERVER_ERRORS = frozenset({501, 503})
+# What engines say before they begin; other errors of a plain request may come after some work.
+_NO_WORK = _ELSEWHERE | {400, 401, 402, 403, 405, 406, 411, 413, 414, 415, 422, 431, 501}
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -117,7 +122,8 @@ class Relay:
 
             async def watch() -> None:
                 await self._client.gone()
-                self.progress.kind = EndingKind.CLIENT_GONE
+                if not outcomes:
+                    self.progress.kind = EndingKind.CLIENT_GONE
                 nursery.cancel_scope.cancel(reason="the client hung up")
 
             nursery.start_soon(watch, name="hang-up watch")
@@ -135,9 +141,8 @@ class Relay:
         refusal: Refusal | None = None
         while (route := board.route(model, without=out)) is not None:
             self.progress.begin(route)
-            reservation.dispatched = True
             with board.serving(route):
-                outcome = await self._through(route)
+                outcome = await self._through(route, reservation)
             if not self.progress.did_no_work:
                 return outcome
             reservation.dispatched = False
@@ -150,8 +155,12 @@ class Relay:
             return refusal
         return no_neuron()
 
-    async def _through(self, route: Route) -> Outcome:
+    async def _through(self, route: Route, reservation: Reservation) -> Outcome:
         """One attempt at one neuron: its answer or what went wrong, as a value."""
+
+        def mark_dispatched() -> None:
+            reservation.dispatched = True
+
         sending = self._sending
         outgoing = Outgoing(
             route.base_url,
@@ -166,6 +175,7 @@ class Relay:
                 outgoing,
                 first_byte_seconds=self._clocks.first_byte_seconds,
                 between_bytes_seconds=self._clocks.between_bytes_seconds,
+                before_first_byte=mark_dispatched,
             ) as answer:
                 outcome = await self._answer(answer)
         except NeuronUnreachable:
@@ -206,21 +216,23 @@ class Relay:
         return LastBytes(stream.close())
 
     async def _refused(self, answer: Answer) -> Outcome:
-        """An error status: say it in our own words, and judge whether any work can have been done.
+        """An error status: judge whether any work can have been done, and say it in our own words.
 
         A plain request may have failed after it generated, so there a 5xx stays charged; a
-        streamed one that has sent no event has generated nothing.
+        streamed one that has sent no event has generated nothing. The body only explains: the
+        status counts even if the neuron breaks off or dawdles after it.
         """
-        body = await _read_up_to(answer, ERROR_BYTES_MAX)
         status, progress = answer.status, self.progress
-        refused = 400 <= status < 500 or status in _NO_WORK_SERVER_ERRORS or 300 <= status < 400
-        if refused or (self._sending.stream and status >= 500):
+        progress.failure = f"neuron answered {status}"
+        if status in _NO_WORK or status < 400 or self._sending.stream:
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
             progress.elsewhere = status in _ELSEWHERE
         else:
             progress.kind = EndingKind.NEURON_FAILED
-        progress.failure = f"neuron answered {status}"
+        body = b""
+        with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
+            body = await _read_up_to(answer, ERROR_BYTES_MAX)
         return neuron_refusal(status, body, _header(answer, b"retry-after"))
 
     async def _plain(self, answer: Answer) -> Outcome:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 import trustme
+from h2.connection import H2Connection
 
 from cortexd.daemon.http_server import Closing, ServerLimits, serve
 
@@ -33,6 +34,7 @@ class Server:
     def __init__(self) -> None:
         self.contained = 0
         self.floods_ended = trio.Event()
+        self.silence_began, self.silence_ended = trio.Event(), trio.Event()
         self.closing = Closing(grace_seconds=0.5)
         self.port = 0
 
@@ -41,6 +43,12 @@ class Server:
         while (await receive()).get("more_body"):
             pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/silent":
+            self.silence_began.set()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.silence_ended.set()
+            return
         if scope["path"] == "/flood":
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._flood, send, name="flood")
@@ -243,3 +251,54 @@ async def test_tls_connections_are_served_and_a_failed_handshake_harms_nobody() 
         async with httpx.AsyncClient(verify=trusting, trust_env=False) as client:
             answer = await client.get(f"https://127.0.0.1:{server.port}/")
         assert answer.text == "hello"
+
+
+@pytest.mark.parametrize(
+    "after", [b"", b"\r\n", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"x" * 70_000]
+)
+async def test_a_hang_up_is_seen_whatever_was_sent_after_the_request(after: bytes) -> None:
+    """Stock Hypercorn stops reading while bytes wait behind a request."""
+    async with running(ServerLimits(50, 65536, 5, 5, 30)) as server:
+        async with await server.connect() as peer:
+            await peer.send_all(REQUEST.replace(b"/x", b"/silent") + b"\r\n{}" + after)
+            with trio.fail_after(5):
+                await server.silence_began.wait()
+        with trio.fail_after(5):
+            await server.silence_ended.wait()
+
+
+async def test_too_much_sent_ahead_of_an_answer_ends_the_connection() -> None:
+    async with running(ServerLimits(50, 65536, 5, 5, 30)) as server:
+        async with await server.connect() as peer:
+            await peer.send_all(REQUEST.replace(b"/x", b"/silent") + b"\r\n{}")
+            with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await peer.send_all(b"x" * 65536)
+        with trio.fail_after(5):
+            await server.silence_ended.wait()
+        assert await server.alive()
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with running() as server, await server.connect() as peer:
+        await peer.send_all((REQUEST + b"\r\n{}") * 3)
+        received = b""
+        with trio.fail_after(5):
+            while received.count(b"hello") < 3:
+                received += await peer.receive_some()
+        assert received.count(b"HTTP/1.1 200") == 3
+
+
+async def test_an_h2_client_that_grants_no_window_is_cut_off() -> None:
+    """Its socket may be read all the while: what blocks is HTTP/2's own flow control."""
+    async with running() as server, await server.connect() as peer:
+        connection = H2Connection()
+        connection.initiate_connection()
+        head = {":method": "GET", ":path": "/flood", ":scheme": "http", ":authority": "x"}
+        connection.send_headers(1, list(head.items()), end_stream=True)
+        await peer.send_all(connection.data_to_send())
+        with trio.fail_after(10):
+            while await peer.receive_some():
+                pass
+            await server.floods_ended.wait()
+        assert await server.alive()

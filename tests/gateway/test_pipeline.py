@@ -7,12 +7,15 @@ import pytest
 import trio
 
 from cortexd.config.schema import Catalogue, CatalogueModel, Limit
+from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import BreakKind, Broken, Canned, UsageLie
 from cortexd.gateway.relay import Clocks
+from tests.fleet.scripted import Peer, ok, scripted
+from tests.fleet.talking import NOT_FOUND
 from tests.support.core import RecordingClient, core, key
 from tests.support.daemon_process import chat
-from tests.support.fake_neuron import fake_neuron
+from tests.support.fake_neuron import fake_neuron, running, turned
 
 NO_NEURON = {"gone": "http://127.0.0.1:1"}
 BOUND = 32 + 20  # the bytes of chat()'s messages and its max_tokens
@@ -551,3 +554,45 @@ async def test_a_bug_in_a_stream_breaks_it_off_without_an_end(tmp_path: Path) ->
         assert not client.finished
         assert b"[DONE]" not in client.body
         assert (await it.standing()).reserved == 0
+
+
+async def test_an_image_teaches_nothing_about_the_template(tmp_path: Path) -> None:
+    """One image of an uncapped key must not raise what every later text request reserves."""
+    asked = {**chat(), "messages": [{"role": "user", "content": IMAGE}]}
+    keys = [key(), key("sk-free", "free", hard_cap=None, account_id="free")]
+    seeing = SimulatedModel("sim/small", capabilities=("text", "vision"))
+    switches = turned(
+        usage={"prompt_tokens": 1500, "completion_tokens": 3},
+        faults={"/v1/models": Canned(body=b'{"object":"list","data":[{"id":"sim/small"}]}')},
+    )
+    async with (
+        running(SimulatedNeuron("a", [seeing], switches=switches)) as neuron,
+        core(tmp_path, {"a": neuron.url}, kind="openai", keys=keys) as it,
+    ):
+        await it.ask(asked, authorization="Bearer sk-free")
+        await it.ask(chat())
+        assert [told.status for told in it.told] == [200, 200]
+        assert it.told[-1].reserved == BOUND
+
+
+async def says_503_and_breaks_off(peer: Peer) -> None:
+    """A neuron that dies while it explains that it is busy."""
+    while request := await peer.request():
+        path = request.split()[1]
+        if path == b"/v1/chat/completions":
+            head = b"HTTP/1.1 503 Busy\r\ncontent-length: 50\r\nretry-after: 7\r\n\r\n"
+            await peer.send(head + b"busy")
+            return
+        await peer.send(ok(b'[{"id":"sim/small"}]') if path == b"/models" else NOT_FOUND)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_counts_even_if_its_body_breaks_off(tmp_path: Path, stream: bool) -> None:
+    async with (
+        scripted(says_503_and_breaks_off) as busy,
+        core(tmp_path, {"a": busy.url}) as it,
+    ):
+        client = await it.ask(chat(stream=stream))
+        standing = await it.standing()
+        assert (client.status, client.headers["retry-after"]) == (503, "7")
+        assert (standing.spent, standing.reserved) == (0, 0)
