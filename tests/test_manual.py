@@ -29,7 +29,7 @@ from cortexd.dialects.upper_bound import OUTPUT_TOKENS_DEFAULT
 from cortexd.dialects.usage import EndingKind, Usage
 from cortexd.finished import Finished
 from cortexd.fleet.view import DeviceView, FleetView
-from cortexd.gateway import answers
+from cortexd.gateway import answers, relay
 from cortexd.gateway.auth import PRINCIPAL_HEADERS
 from cortexd.gateway.endpoints import ENDPOINTS
 from cortexd.gateway.pipeline import TEMPLATE_TOKENS_MAX
@@ -439,6 +439,12 @@ def test_every_reason_of_a_charge_is_told() -> None:
     }
     told = {span for cell in endings for span in spans(cell)} - {"why"}
     assert told == set(get_args(Why)) - {"unknown"}, table
+
+
+def test_the_statuses_that_cost_nothing_are_those_of_the_code() -> None:
+    lines = section(page("budgets.md"), "What each ending costs").splitlines()
+    [line] = [line for line in lines if "or a redirect" in line]
+    assert {int(status) for status in re.findall(r"\d+", line)} == relay._NO_WORK
 
 
 def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:

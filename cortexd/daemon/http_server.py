@@ -184,6 +184,7 @@ class _Connection(TCPServer):
         self._waiting_for_head = True
         self._patience_seconds = server.limits.head_seconds
         self._broken_off = False
+        self._client_is_gone = False
 
     def break_off(self) -> None:
         """End a send that is under way, and all later ones at once."""
@@ -198,6 +199,8 @@ class _Connection(TCPServer):
                 await self.protocol.handle(Closed())
             return
         if isinstance(event, Updated):
+            if self._client_is_gone:
+                return
             self._waiting_for_head = event.idle
             limits = self.limits
             self._patience_seconds = (
@@ -237,8 +240,11 @@ class _Connection(TCPServer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._work_on, arrived, name="protocol")
             await self._receive(unread)
-            await self.protocol.handle(Closed())
             nursery.cancel_scope.cancel(reason="the client is gone")
+        # Only now: a request that was just being begun would miss its disconnect.
+        self._client_is_gone = True
+        await self.protocol.handle(Closed())
+        await self.idle_task.stop()  # or it would keep the place of a closed connection
 
     async def _receive(self, unread: trio.MemorySendChannel[bytes]) -> None:
         """Read until the client has gone, or has sent too much ahead of its answer."""

@@ -179,6 +179,7 @@ class Relay:
             ) as answer:
                 outcome = await self._answer(answer)
         except NeuronUnreachable:
+            progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = progress.elsewhere = True
             return Refusal(
                 RefusalKind.UPSTREAM_UNREACHABLE,
@@ -224,7 +225,7 @@ class Relay:
         """
         status, progress = answer.status, self.progress
         progress.failure = f"neuron answered {status}"
-        if status in _NO_WORK or status < 400 or self._sending.stream:
+        if status in _NO_WORK or 300 <= status < 400 or (self._sending.stream and status >= 400):
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
             progress.elsewhere = status in _ELSEWHERE

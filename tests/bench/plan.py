@@ -22,13 +22,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 FULL = Plan(
     rounds=5,
-    seconds=1.5,
+    seconds=1,
     connections=(1, 16, 64),
     stream_connections=(1, 16),
     streams=500,
-    stream_rounds=3,
+    stream_rounds=2,
     paced_seconds=3,
-    starts=5,
+    starts=3,
     callers=(1, 16, 64),
 )
 QUICK = Plan(

@@ -53,10 +53,12 @@ def each(outcomes: Iterable[object], figure: Callable[..., float]) -> list[float
 
 
 def number(value: float) -> str:
-    """At least three digits, and all before the point: 8123, 812, 81.2, 0.81."""
+    """Two or three digits, and all before the point: 8123, 81.2, 0.81, 0.0081."""
     if abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def times(value: float) -> str:

@@ -25,7 +25,7 @@ PACED_TOKENS = 4096
 PACED_MARK = b'"max_tokens":%d' % PACED_TOKENS
 """What the neuron knows a paced request by."""
 
-PACED_SECONDS = 0.1
+PACED_SECONDS = 0.25
 """Time between two events of a paced stream."""
 
 _VARIANTS = 8

@@ -151,6 +151,25 @@ ATTACKS: dict[str, tuple[tuple[bytes, ...], bool]] = {
 }
 
 
+async def test_a_client_that_has_gone_gives_its_place_free_at_once() -> None:
+    """Under stock Hypercorn a closed connection is kept until its idle time is over."""
+    async with running(ServerLimits(10, 65536, 5, idle_seconds=60, send_stall_seconds=5)) as server:
+        for _ in range(30):
+            async with await server.connect() as peer:
+                await peer.send_all(REQUEST + b"\r\n{}")
+                with trio.fail_after(5):
+                    assert (await peer.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_asks_and_leaves_at_once_is_never_waited_for() -> None:
+    """Its request may be about to begin when it goes; one that nobody ends would wait for ever."""
+    async with running() as server:
+        server.closing.grace_seconds = 3600
+        for _ in range(50):
+            async with await server.connect() as peer:
+                await peer.send_all(REQUEST + b"\r\n{}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_no_client_can_end_the_server(name: str) -> None:

@@ -38,7 +38,7 @@ own_apt() {
     -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o APT::Install-Recommends=false \
     -o Acquire::Languages=none -o Acquire::Retries=3 "$@" >"$apt/log" 2>&1 && return
   cat "$apt/log" >&2
-  if grep -qE 'Hash Sum mismatch|GPG error|is not signed' "$apt/log"; then
+  if grep -qE 'Hash Sum mismatch|GPG error' "$apt/log"; then
     say 'what the archive sent is not what it signed'
     exit 1
   elif grep -qE '^E: (Failed to fetch|Unable to fetch)' "$apt/log"; then

@@ -56,13 +56,15 @@ def write_models(directory: Path) -> None:
 class Meter(msgspec.Struct, frozen=True):
     """What the engine counted since it started, in tokens; and the requests it has now.
 
-    It counts a request when that ends, so that the tokens are whole only while it is idle.
+    Tokens are counted when a request ends, `steps` as they are made. Reading the meter disturbs:
+    while results of any kind keep coming, llama-server does not look whether clients have left.
     """
 
-    generated: int
-    prompt: int
-    busy: int
-    waiting: int
+    generated: int = 0
+    prompt: int = 0
+    steps: int = 0
+    busy: int = 0
+    waiting: int = 0
 
     @property
     def tokens(self) -> int:
@@ -71,8 +73,13 @@ class Meter(msgspec.Struct, frozen=True):
 
     def since(self, before: "Meter") -> "Meter":
         """What came on top of an earlier reading."""
-        generated, prompt = self.generated - before.generated, self.prompt - before.prompt
-        return Meter(generated, prompt, self.busy, self.waiting)
+        return Meter(
+            generated=self.generated - before.generated,
+            prompt=self.prompt - before.prompt,
+            steps=self.steps - before.steps,
+            busy=self.busy,
+            waiting=self.waiting,
+        )
 
 
 def read_meter(exposition: str) -> Meter:
@@ -84,22 +91,27 @@ def read_meter(exposition: str) -> Meter:
     return Meter(
         generated=values["tokens_predicted_total"],
         prompt=values["prompt_tokens_total"] + values["prompt_tokens_cached_total"],
+        steps=values["n_decode_total"],
         busy=values["requests_processing"],
         waiting=values["requests_deferred"],
     )
 
 
 class Engine:
-    """One llama-server process that listens."""
+    """One llama-server process that listens; its log tells when it begins and ends an answer."""
 
-    def __init__(self, process: trio.Process, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, process: trio.Process) -> None:
+        """Knows nothing yet; `llama_server` makes it ready."""
         self.process = process
-        self.url = url
-        self.client = client
+        self.url = ""
+        self.client = httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS)
+        self._log = ""
+        self._log_grew = trio.Event()
 
     async def meter(self) -> Meter:
         """What it has counted so far."""
-        return read_meter((await self.client.get("/metrics")).raise_for_status().text)
+        answer = await self.client.get(f"{self.url}/metrics")
+        return read_meter(answer.raise_for_status().text)
 
     async def meter_when(self, wanted: Callable[[Meter], bool]) -> Meter:
         """The first reading that is as wanted."""
@@ -109,8 +121,49 @@ class Engine:
         return reading
 
     async def meter_when_idle(self) -> Meter:
-        """What it has counted once it has nothing to do any more."""
-        return await self.meter_when(lambda meter: not meter.busy and not meter.waiting)
+        """What it has counted once it has nothing to do; until then, only its log is read."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            while True:
+                await self._log_when(lambda: self.answers_begun == self.answers_ended)
+                reading = await self.meter()
+                if not reading.busy and not reading.waiting:
+                    return reading
+
+    @property
+    def answers_begun(self) -> int:
+        """Answers that ever got a slot; a request with n=2 has two."""
+        return self._log.count("| processing task")
+
+    @property
+    def answers_ended(self) -> int:
+        """Answers that gave their slot back."""
+        return self._log.count("| stop processing")
+
+    async def begins(self, answers: int = 1) -> None:
+        """Wait until it has begun so many answers since it started."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            await self._log_when(lambda: self.answers_begun >= answers)
+
+    async def listens(self) -> None:
+        """Wait for its address."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            await self._log_when(lambda: " listening on http://" in self._log)
+        found = re.search(r" listening on (http://\S+)", self._log)
+        assert found is not None
+        self.url = found[1]
+
+    async def follow_the_log(self) -> None:
+        """Read the log to its end; to be run all the while, for a full pipe stops the engine."""
+        assert self.process.stderr is not None
+        async with self.process.stderr:
+            while data := await self.process.stderr.receive_some():
+                self._log += data.decode(errors="replace")
+                self._log_grew.set()
+                self._log_grew = trio.Event()
+
+    async def _log_when(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self._log_grew.wait()
 
 
 @contextlib.asynccontextmanager
@@ -119,7 +172,7 @@ async def llama_server(
 ) -> AsyncIterator[Engine]:
     """A llama-server that serves `model` under its file's name; killed when left.
 
-    `slots` requests are served at a time, the others wait; each has a context of `slot_tokens`.
+    `slots` answers are made at a time, the others wait; each has a context of `slot_tokens`.
     """
     command = [program, "--model", model, "--alias", model.stem, "--metrics", "--offline"]
     command += ["--no-ui", "--host", "127.0.0.1", "--port", "0", "--threads", "1"]
@@ -130,34 +183,15 @@ async def llama_server(
         stderr=subprocess.PIPE,
         process_group=0,
     )
+    engine = Engine(process)
     try:
-        async with trio.open_nursery() as nursery:
-            url = await nursery.start(_follow_the_log, process)
-            async with httpx.AsyncClient(
-                base_url=url, trust_env=False, timeout=PATIENCE_SECONDS
-            ) as client:
-                yield Engine(process, url, client)
+        async with engine.client, trio.open_nursery() as nursery:
+            nursery.start_soon(engine.follow_the_log, name="log of the engine")
+            await engine.listens()
+            yield engine
             nursery.cancel_scope.cancel()
     finally:
         if process.returncode is None:
             process.kill()
         with trio.CancelScope(shield=True):  # it was killed: this does not wait
             await process.wait()
-
-
-async def _follow_the_log(
-    process: trio.Process, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Find the address in the log, then read on, for a full pipe would stop the engine."""
-    assert process.stderr is not None
-    log, found = b"", None
-    async with process.stderr:
-        with trio.fail_after(PATIENCE_SECONDS):
-            while found is None:
-                data = await process.stderr.receive_some()
-                assert data, f"the engine ended before it listened:\n{log.decode()}"
-                log += data
-                found = re.search(rb"listening on (http://\S+)\n", log)
-        task_status.started(found[1].decode())
-        while await process.stderr.receive_some():
-            pass

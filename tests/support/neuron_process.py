@@ -4,17 +4,20 @@
 
 Prints `neuron NAME URL` once it accepts, and runs until it is killed. Values of switches are JSON;
 `fixed_usage=[5,10]` is a pair. `read_served_log` of cortexd.demo.counters reads the log, also of a
-neuron that was killed.
+neuron that was killed; with --served-by-request its names are `KEY_ID/REQUEST_ID`.
 """
 
 import argparse
 import json
 import sys
+from contextvars import ContextVar
 
 import trio
 
 from cortexd.demo.admission import AdmissionLimits
+from cortexd.demo.counters import Counters, Served, ServedTokens
 from cortexd.demo.hardware import SimulatedModel
+from cortexd.demo.http import Request
 from cortexd.demo.neuron import SimulatedNeuron
 from tests.support.fake_neuron import turned
 
@@ -29,10 +32,37 @@ def main() -> None:
         admission=AdmissionLimits(max_in_flight=arguments.max_in_flight),
         served_log=arguments.served_log,
     )
+    if arguments.served_by_request:
+        neuron.counters = neuron.machine.counters = _CountersByRequest(arguments.served_log)
     neuron.bind(port=arguments.port)
     sys.stdout.write(f"neuron {neuron.name} {neuron.url}\n")  # the socket already accepts
     sys.stdout.flush()
     trio.run(neuron.serve)
+
+
+_request_id = ContextVar("_request_id", default="")
+
+
+class _CountersByRequest(Counters):
+    """Knows which request a task is answering."""
+
+    def __init__(self, served_log: str) -> None:
+        super().__init__()
+        self.served = _ServedByRequest(served_log)
+
+    def arrive(self, request: Request) -> None:
+        _request_id.set(request.header(b"x-request-id") or "")
+        super().arrive(request)
+
+
+class _ServedByRequest(Served):
+    """Counts under key and request in place of the key alone."""
+
+    def add(
+        self, request: ServedTokens, key_id: str, *, prompt: int = 0, completion: int = 0
+    ) -> None:
+        name = f"{key_id}/{_request_id.get()}"
+        super().add(request, name, prompt=prompt, completion=completion)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", action="append", help="model id, resident; may be repeated")
     parser.add_argument("--served-log", help="file that the tokens really served are appended to")
+    parser.add_argument("--served-by-request", action="store_true")
     parser.add_argument("--max-in-flight", type=int, default=1024)
     parser.add_argument("--switch", action="append", default=[], metavar="NAME=JSON")
     return parser

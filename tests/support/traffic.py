@@ -1,9 +1,10 @@
 """Load on a gateway: clients that ask again and again, read to the end or leave half-way, until the
-gateway is gone.
+gateway is gone. Every request has an id of its own.
 
 Counts what came back. A client that finds the gateway dead ends quietly: that is what it is for.
 """
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -67,8 +68,7 @@ class Traffic:
         async with trio.open_nursery() as nursery:
             for number in range(clients_per_key):
                 for key in keys:
-                    choices = random.Random(f"{self._seed}/{key}/{number}")
-                    nursery.start_soon(self._client, key, choices)
+                    nursery.start_soon(self._client, key, f"{self._seed}.{key}.{number}")
 
     async def wait_until_refused(self, *codes: str) -> None:
         """Wait until each of these refusals has come."""
@@ -82,11 +82,13 @@ class Traffic:
             while len(self.answers) < count:
                 await self._told.wait()
 
-    async def _client(self, key: str, choices: random.Random) -> None:
-        while True:
+    async def _client(self, key: str, name: str) -> None:
+        choices = random.Random(name)
+        for number in itertools.count():
             leaves_after = choices.choice([None, None, 0, choices.randrange(4000)])
+            request = _request(key, f"{name}.{number}", choices)
             try:
-                received, is_over = await self._ask(key, choices, leaves_after)
+                received, is_over = await self._ask(request, leaves_after)
             except OSError:
                 return
             if not is_over:
@@ -99,26 +101,12 @@ class Traffic:
             if not answer.is_whole:
                 return
 
-    async def _ask(
-        self, key: str, choices: random.Random, leaves_after: int | None
-    ) -> tuple[bytes, bool]:
+    async def _ask(self, request: bytes, leaves_after: int | None) -> tuple[bytes, bool]:
         """One request on a connection of its own, and whether it was read to its end."""
-        body = json.dumps(
-            chat(
-                "word " * choices.randrange(20),
-                max_tokens=choices.randrange(1, 40),
-                stream=choices.random() < 0.6,
-            )
-        ).encode()
-        head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: cortexd\r\nconnection: close\r\n"
-            f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
         received = b""
         async with await trio.open_tcp_stream(*self._address) as stream:
             try:
-                await stream.send_all(head.encode() + body)
+                await stream.send_all(request)
                 while leaves_after is None or len(received) < leaves_after:
                     data = await stream.receive_some()
                     if not data:
@@ -127,3 +115,19 @@ class Traffic:
             except trio.BrokenResourceError:
                 return received, True
         return received, False
+
+
+def _request(key: str, request_id: str, choices: random.Random) -> bytes:
+    body = json.dumps(
+        chat(
+            "word " * choices.randrange(20),
+            max_tokens=choices.randrange(1, 40),
+            stream=choices.random() < 0.6,
+        )
+    ).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: cortexd\r\nconnection: close\r\n"
+        f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+        f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
