@@ -89,6 +89,7 @@ class Journal:
         self._settings = settings
         self._where = where
         self._failed: JournalFailed | None = None
+        self._room_is_low = False
         self.clock = clock
         self.accounts = found.accounts
         self.written = self.durable = found.n
@@ -253,12 +254,24 @@ class Journal:
             self._disk.write_hint(hint)
 
     def _measure_room(self) -> None:
-        # Not to know is no reason to stop: if the disk is full, writing will say so.
-        self._room_is_low = False
-        self._room_measured_ms = self.clock.now_ms()
+        was_low, self._room_measured_ms = self._room_is_low, self.clock.now_ms()
         needed = max(self._settings.room_bytes_min, 2 * self._settings.segment_bytes_max)
-        with contextlib.suppress(OSError):
-            self._room_is_low = self._disk.free_bytes() < needed
+        try:
+            free = self._disk.free_bytes()
+        except OSError:
+            # Not to know is no reason to stop: if the disk is full, writing will say so.
+            free = needed
+        self._room_is_low = free < needed
+        if self._room_is_low and not was_low:
+            _log.error(
+                "event=ledger_low_on_room directory=%s free_bytes=%d needed_bytes=%d action=%r",
+                self._where,
+                free,
+                needed,
+                "make room on this disk; until then requests get 503 and running ones still settle",
+            )
+        elif was_low and not self._room_is_low:
+            _log.info("event=ledger_has_room_again directory=%s free_bytes=%d", self._where, free)
 
     @contextlib.contextmanager
     def _failing_for_good(self, doing: str) -> Iterator[None]:

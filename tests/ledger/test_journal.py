@@ -241,7 +241,10 @@ def test_a_higher_segment_of_somebody_else_ends_the_journal() -> None:
         journal.prepare_roll()()
 
 
-def test_low_space_is_noticed_by_a_sync_and_again_once_a_second() -> None:
+def test_low_space_is_noticed_by_a_sync_and_again_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "cortexd.ledger")
     disk, clock = SimulatedDisk(), HandClock()
     journal = open_journal(disk, times=clock.sources())
     disk.free = 1_000
@@ -254,6 +257,8 @@ def test_low_space_is_noticed_by_a_sync_and_again_once_a_second() -> None:
     assert not journal.has_room()
     clock.now_ms += 1
     assert journal.has_room()
+    said = [record.getMessage().split()[0] for record in caplog.records]
+    assert said[-2:] == ["event=ledger_low_on_room", "event=ledger_has_room_again"], "once each"
 
 
 def test_space_that_cannot_be_measured_counts_as_enough() -> None:
