@@ -6,6 +6,7 @@ is broken becomes its default, or a blank ("", 1, an empty Secret) where it has 
 walk and the checks after it can go on; a report with problems never leads to a running daemon.
 """
 
+import contextlib
 import functools
 import types
 from collections.abc import Callable
@@ -178,10 +179,15 @@ class _Conversion:
 
     def leaf(self, wanted: object, raw: object, where: str) -> object:
         """The value, or BROKEN; a text that only breaks its pattern stays, for the later checks."""
-        try:
-            return cast("object", msgspec.convert(raw, cast("type", wanted)))
-        except msgspec.ValidationError:
-            what, hint = self.misfit(wanted, raw)
+        if get_origin(wanted) is Literal:
+            # Not by msgspec: it keeps notes on a Literal, which is shared with every other module
+            # that spells the same one, and was seen to stumble over them.
+            if raw in get_args(wanted):
+                return raw
+        else:
+            with contextlib.suppress(msgspec.ValidationError):
+                return cast("object", msgspec.convert(raw, cast("type", wanted)))
+        what, hint = self.misfit(wanted, raw)
         self.report.add(where, what, hint)
         return raw if raw and isinstance(raw, str) and str in variants(wanted) else BROKEN
 
