@@ -25,6 +25,10 @@ WALL_STEP_MS = 1_000
 # without a battery, say): what it says now tells nothing about the downtime.
 WALL_BEHIND_MS = 60_000
 
+# 2023, before the first cortexd: a wall clock that said less at the last record had no battery. The
+# rule above does not see it where ledger time itself began on such a clock.
+WALL_BELIEVED_FROM_MS = 1_672_531_200_000
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -118,7 +122,7 @@ def _is_same_boot(boot_id: str, boottime_ms: int, last_seen: LastSeen) -> bool:
 
 
 def _downtime_ms(wall_ms: int, last_seen: LastSeen) -> int:
-    if last_seen.wall_ms < last_seen.ledger_ms - WALL_BEHIND_MS:
+    if last_seen.wall_ms < max(WALL_BELIEVED_FROM_MS, last_seen.ledger_ms - WALL_BEHIND_MS):
         return 0
     believed = min(wall_ms - last_seen.wall_ms, wall_ms - last_seen.ledger_ms)
     return max(0, believed - WALL_STEP_MS)

@@ -111,6 +111,16 @@ def test_a_wall_clock_that_was_wrong_at_the_last_record_adds_no_downtime() -> No
     assert host.clock(seen).downtime_ms == 0
 
 
+def test_a_ledger_that_began_without_a_battery_does_not_age_by_decades() -> None:
+    """Ledger time began in 1970 as well, so that it does not tell that the wall clock was wrong."""
+    host = Host()
+    host.wall_error_ms = -host.true_ms
+    seen = last_seen(host.clock(None))
+    host.reboot(down_ms=1_000)
+    host.wall_error_ms = 0
+    assert host.clock(seen).downtime_ms == 0
+
+
 def test_a_wall_clock_ahead_of_the_ledger_is_believed_only_for_the_time_since_the_last_record() -> (
     None
 ):
