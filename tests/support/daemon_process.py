@@ -87,17 +87,13 @@ async def serving(
     `flags`: the listen flags, on any free ports by default; ends the process (kill -9) when left.
     """
     path = configured(directory, neurons, keys=keys, **sections)
-    daemon = await started(
+    async with started(
         [*command, "serve", "--config", str(path), *(ANY_PORTS if flags is None else flags)],
         directory / "daemon.log",
         environment=environment,
         close_fds=close_fds,
-    )
-    try:
+    ) as daemon:
         yield daemon
-    finally:
-        if daemon.process.returncode is None:
-            await daemon.kill()
 
 
 def configured(
@@ -129,14 +125,15 @@ CAPPED_KEY = {"key": "sk-cap", "account_id": "acct-cap", "key_id": "key-cap", "h
 ANY_PORTS = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
 
 
+@contextlib.asynccontextmanager
 async def started(
     command: Sequence[str],
     log: Path,
     *,
     environment: Mapping[str, str] | None = None,
     close_fds: bool = True,
-) -> DaemonProcess:
-    """Start a daemon process and wait for its two `listening` lines.
+) -> AsyncIterator[DaemonProcess]:
+    """A daemon process, from its two `listening` lines on; killed (-9) when left.
 
     `close_fds` False: it inherits what is inheritable.
     """
@@ -149,13 +146,15 @@ async def started(
             env={**os.environ, **(environment or {})},
             close_fds=close_fds,
         )
-    try:
-        return DaemonProcess(process, await _listening_lines(process, log), log)
-    except BaseException:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-        raise
+    assert process.stdout is not None
+    async with process.stdout:  # to the end, since it may have more to say
+        try:
+            yield DaemonProcess(process, await _listening_lines(process.stdout, log), log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with trio.CancelScope(shield=True):  # a killed process ends at once
+                await process.wait()
 
 
 async def run_cortexd(
@@ -184,15 +183,13 @@ def fields_of(line: str) -> dict[str, str]:
     return dict(_FIELD.findall(line))
 
 
-async def _listening_lines(process: trio.Process, log: Path) -> Sequence[str]:
-    assert process.stdout is not None
+async def _listening_lines(output: trio.abc.ReceiveStream, log: Path) -> Sequence[str]:
     received = b""
-    async with process.stdout:
-        with trio.fail_after(PATIENCE_SECONDS):
-            while received.count(b"\n") < 2:
-                data = await process.stdout.receive_some()
-                assert data, f"the daemon ended before it listened; see {log}"
-                received += data
+    with trio.fail_after(PATIENCE_SECONDS):
+        while received.count(b"\n") < 2:
+            data = await output.receive_some()
+            assert data, f"the daemon ended before it listened; see {log}"
+            received += data
     return received.decode().splitlines()[:2]
 
 

@@ -412,14 +412,12 @@ async def test_demo_runs_without_a_file_and_leaves_nothing_behind(tmp_path: Path
     """What a newcomer types first."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    daemon = await started(
-        [sys.executable, "-m", "cortexd", "demo", *ANY_PORTS],
-        tmp_path / "log",
-        environment={"TMPDIR": str(temporary)},
-    )
-    async with daemon.client("sk-demo-balance") as client:
-        answer = await client.post("/v1/chat/completions", json=chat("hello", model="small"))
-        assert answer.status_code == 200
+    command = [*COMMAND, "demo", *ANY_PORTS]
+    environment = {"TMPDIR": str(temporary)}
+    async with started(command, tmp_path / "log", environment=environment) as daemon:
+        async with daemon.client("sk-demo-balance") as client:
+            question = chat("hello", model="small")
+            assert (await client.post("/v1/chat/completions", json=question)).status_code == 200
         assert int(str((await daemon.budget("sk-demo-balance"))["spent"])) > 0
-    assert await daemon.stop(signal.SIGINT) == 0
+        assert await daemon.stop(signal.SIGINT) == 0
     assert list(temporary.iterdir()) == []
