@@ -11,7 +11,7 @@ SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help demo test check style types coverage build compare smoke bench lock clean
+.PHONY: help demo test check style types coverage build compare smoke bench sim lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make build     dist/cortexd.pyz, everything in one file'
 	@echo 'make smoke     start that file and send a request through it'
 	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
+	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
 	@echo 'make lock      renew the lock files from pyproject.toml'
 	@echo 'make clean     remove everything that make made'
 
@@ -57,6 +58,9 @@ smoke: build
 
 bench: $(READY)
 	$(PY) -m tests.bench $(ARGS)
+
+sim: $(READY)
+	$(PY) -m tests.sim --seconds $(or $(SECONDS),60) $(ARGS)
 
 lock: $(READY)
 	$(PY) packaging/lock.py

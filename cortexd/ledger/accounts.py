@@ -204,6 +204,11 @@ class Accounts:
     # Questions.
 
     @property
+    def buckets(self) -> int:
+        """Grains of a rolling window, as given at the beginning."""
+        return self._buckets
+
+    @property
     def open_reservations(self) -> int:
         """How many reservations are open, ghosts included."""
         return len(self._reservations)

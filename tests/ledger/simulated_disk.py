@@ -3,7 +3,8 @@
 Each file has three views: `cache` (what a reader sees now), `durable` (what surely survives a power
 loss) and `unsynced` (what may survive, whole or in part). Directory operations wait for
 `sync_directory` likewise. An image after a failure is a new disk; this one stays as it is, so that
-one workload can be failed at every one of its operations, in every way.
+one workload can be failed at every one of its operations, in every way. Images are made by the
+million: what nobody writes to any more is shared between them.
 """
 
 import errno
@@ -27,16 +28,22 @@ class _File:
     __slots__ = ("cache", "durable", "unsynced")
 
     def __init__(self) -> None:
-        self.cache = bytearray()
+        self.cache: bytes | bytearray = b""  # bytes: shared, to be copied before it is changed
         self.durable = b""
         self.unsynced: list[tuple[int, bytes]] = []
 
     def copy(self) -> "_File":
         twin = _File()
-        twin.cache = bytearray(self.cache)
+        twin.cache = bytes(self.cache)
         twin.durable = self.durable
         twin.unsynced = list(self.unsynced)
         return twin
+
+    def put(self, offset: int, data: bytes) -> None:
+        if isinstance(self.cache, bytes):
+            self.cache = bytearray(self.cache)
+        self.cache[offset : offset + len(data)] = data
+        self.unsynced.append((offset, data))
 
 
 class _Change:
@@ -62,7 +69,8 @@ class SimulatedDisk:
     """Implements `cortexd.ledger.disk.Disk`.
 
     `operations` counts what the journal did (the faults' index); `on_operation` hears each one
-    before it takes effect; at operation `crash_at` and ever after, `Crash` is raised.
+    before it takes effect; at operation `crash_at` and ever after, `Crash` is raised. `room_bytes`
+    (None: enough) is what the disk still takes; `is_read_only` is a file system that was remounted.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -73,6 +81,8 @@ class SimulatedDisk:
         self.crash_at: int | None = None
         self.on_operation: Callable[[str], None] | None = None
         self.free = 1 << 40
+        self.room_bytes: int | None = None
+        self.is_read_only = False
         self.is_shut = False
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
@@ -110,9 +120,13 @@ class SimulatedDisk:
             taken = self.random.randrange(1, len(data) + 1)
         else:
             self._fail_if_told(fault)
+        if self.room_bytes is not None:
+            taken = min(taken, self.room_bytes)
+            self.room_bytes -= taken
+            if taken == 0:
+                raise OSError(errno.ENOSPC, "simulated")
         target = self._files[file]
-        target.unsynced.append((len(target.cache), bytes(data[:taken])))
-        target.cache += data[:taken]
+        target.put(len(target.cache), bytes(data[:taken]))
         return taken
 
     def sync(self, file: int) -> None:
@@ -149,9 +163,7 @@ class SimulatedDisk:
         self._fail_if_told(self._begin("hint"))
         if "durable.hint" not in self._names:
             self._change(_Change("durable.hint", _File()))
-        file = self._names["durable.hint"]
-        file.cache[: len(data)] = data
-        file.unsynced.append((0, bytes(data)))
+        self._names["durable.hint"].put(0, bytes(data))
 
     def free_bytes(self) -> int:
         return self.free
@@ -171,10 +183,10 @@ class SimulatedDisk:
         for name, file in names.items():
             if id(file) not in kept:
                 survivor = _File()
-                survivor.durable = image._persisted(file, mode)
-                survivor.cache = bytearray(survivor.durable)
+                survivor.cache = survivor.durable = image._persisted(file, mode)
                 kept[id(file)] = survivor
-            image._names[name] = image._durable_names[name] = kept[id(file)]
+            image._names[name] = kept[id(file)]
+        image._durable_names = dict(image._names)
         return image
 
     def after_kill(self, seed: int) -> "SimulatedDisk":
@@ -183,7 +195,9 @@ class SimulatedDisk:
         twins: dict[int, _File] = {}
 
         def twin(file: _File) -> _File:
-            return twins.setdefault(id(file), file.copy())
+            if id(file) not in twins:
+                twins[id(file)] = file.copy()
+            return twins[id(file)]
 
         image._names = {name: twin(file) for name, file in self._names.items()}
         image._durable_names = {name: twin(file) for name, file in self._durable_names.items()}
@@ -197,8 +211,7 @@ class SimulatedDisk:
     def overwrite(self, name: str, data: bytes) -> None:
         """Rot or an operator's hand: the file says this now, durably."""
         file = _File()
-        file.durable = bytes(data)
-        file.cache = bytearray(data)
+        file.cache = file.durable = bytes(data)
         self._names[name] = self._durable_names[name] = file
 
     def lose(self, name: str) -> None:
@@ -213,6 +226,8 @@ class SimulatedDisk:
         self.log.append(kind)
         if self.on_operation is not None:
             self.on_operation(kind)
+        if self.is_read_only and kind != "sync":
+            raise OSError(errno.EROFS, "simulated")
         return self.faults.get(self.operations)
 
     def _fail_if_told(self, fault: Fault | None) -> None:
