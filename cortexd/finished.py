@@ -11,6 +11,8 @@ class Finished(msgspec.Struct, frozen=True):
     """One finished request. Names and numbers only: never a key, a prompt or an answer.
 
     Times are seconds; `reserved` and `charged` tokens; None where it never came to that.
+    `would_refuse`: what a shadow cap would have answered. `clamped_from`: the tokens that were
+    asked for, where fewer were reserved. `unjournalled`: served while the ledger was down.
     """
 
     request_id: str
@@ -25,7 +27,10 @@ class Finished(msgspec.Struct, frozen=True):
     stream: bool = False
     code: str | None = None
     refused: Refused | None = None
+    would_refuse: Refused | None = None
+    unjournalled: bool = False
     reserved: int | None = None
+    clamped_from: int | None = None
     charge: Charge | None = None
     usage: Usage | None = None
     ending: EndingKind | None = None

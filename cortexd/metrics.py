@@ -6,6 +6,7 @@ system that cortexd descends from. Labels come only from configuration and from 
 so that no client can make new series.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,8 +16,11 @@ from prometheus_client.metrics_core import Metric
 from cortexd.dialects.usage import EndingKind
 from cortexd.finished import Finished
 from cortexd.fleet.view import FleetView
+from cortexd.ledger.cap_windows import Unit
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Scope, Standing, scope_words
+from cortexd.ledger.journal import Condition
+from cortexd.ledger.retention import DiskUse
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,20 +45,35 @@ class Metrics:
             "Connections that ended in an exception which was kept from harming others",
             registry=self.registry,
         )
+        self._in_flight = Gauge(
+            "cortex_requests_in_flight", "Requests that neurons work on", registry=self.registry
+        )
+        self._tasks = Gauge("cortex_tasks", "Tasks of the event loop", registry=self.registry)
 
     def request(self, finished: Finished) -> None:
         """Count one finished request."""
         self._requests.finished(finished)
 
+    def working(self, *, in_flight: int, tasks: int) -> None:
+        """So many requests are with neurons now, and so many tasks live in the event loop."""
+        self._in_flight.set(in_flight)
+        self._tasks.set(tasks)
+
     def connection_contained(self) -> None:
         """Count one connection that ended in an exception."""
         self._contained.inc()
 
-    def exposition(self, view: FleetView, standings: Sequence[Standing]) -> bytes:
-        """The text of `GET /metrics`: what was counted, and the fleet and the budgets as they
-        stand.
+    def exposition(
+        self, view: FleetView, standings: Sequence[Standing], ledger: Condition
+    ) -> bytes:
+        """The text of `GET /metrics`: what was counted, and the fleet, the budgets and the ledger
+        as they stand.
         """
-        scrape = _Scrape([*_fleet_gauges(view), *_budget_gauges(standings)])
+        available = GaugeMetricFamily(
+            "cortex_ledger_available", "Whether the ledger takes reservations", ledger == "ok"
+        )
+        budgets = (*_budget_gauges(standings), *_cap_gauges(standings))
+        scrape = _Scrape([*_fleet_gauges(view), *budgets, available])
         return generate_latest(self.registry) + generate_latest(scrape)
 
 
@@ -96,11 +115,20 @@ class RequestInstruments:
         self._overrun = counter(
             "cortex_overrun_tokens_total", "Tokens that neurons used beyond what was reserved"
         )
+        self._unjournalled = Counter(
+            "cortex_ledger_unjournalled_requests_total",
+            "Requests without a cap that were served while the ledger took no reservations",
+            registry=registry,
+        )
 
     def finished(self, finished: Finished) -> None:
         """Count one finished request; only inference requests have a model."""
         if finished.refused is not None:
             self._spend.refused(finished)
+        if finished.would_refuse is not None:
+            self._spend.shadow_refused(finished)
+        if finished.unjournalled:
+            self._unjournalled.inc()
         if finished.model is None:
             return
         labels = (finished.model, finished.neuron or "")
@@ -146,6 +174,9 @@ class SpendInstruments:
         self._refusals = counter(
             "cortex_budget_refusals_total", "Requests refused because of a cap", "reason"
         )
+        self._shadow_refusals = counter(
+            "cortex_budget_shadow_refusals_total", "Requests that a shadow cap would have refused"
+        )
 
     def charged(self, finished: Finished, charge: Charge) -> None:
         """Count what one request cost."""
@@ -158,6 +189,11 @@ class SpendInstruments:
         """Count one refusal by a cap."""
         account, key = finished.account_id or "", finished.key_id or ""
         self._refusals.labels(account, key, finished.code or "").inc()
+
+    def shadow_refused(self, finished: Finished) -> None:
+        """Count one request that was served although a shadow cap has no room for it."""
+        account, key = finished.account_id or "", finished.key_id or ""
+        self._shadow_refusals.labels(account, key).inc()
 
 
 class LedgerInstruments:
@@ -193,6 +229,17 @@ class LedgerInstruments:
         self._open = Gauge(
             "cortex_ledger_open_reservations", "Open reservations", registry=registry
         )
+        self._disk = Gauge(
+            "cortex_ledger_disk_bytes", "Size of all segments of the journal", registry=registry
+        )
+        self._segments = Gauge(
+            "cortex_ledger_segments", "Segments of the journal", registry=registry
+        )
+        self._free = Gauge(
+            "cortex_ledger_disk_free_bytes",
+            "Free space on the journal's disk at the last sync; NaN: unknown",
+            registry=registry,
+        )
 
     def batch(self, commands: int, records: int) -> None:
         """One batch of `commands` calls became `records` journal entries."""
@@ -202,6 +249,12 @@ class LedgerInstruments:
     def synced(self, seconds: float) -> None:
         """One fdatasync took `seconds`."""
         self._sync.observe(seconds)
+
+    def disk(self, use: DiskUse) -> None:
+        """What the journal takes on its disk now."""
+        self._disk.set(use.size_bytes)
+        self._segments.set(use.segments)
+        self._free.set(math.nan if use.free_bytes is None else use.free_bytes)
 
     def open_reservations(self, n: int) -> None:
         """So many reservations are open now."""
@@ -297,16 +350,47 @@ def _device_gauges(view: FleetView) -> list[Metric]:
     return families
 
 
+_UNITS: dict[Unit, str] = {"tok": "tokens", "req": "requests", "con": "in_flight"}
+
+
 def _budget_gauges(standings: Sequence[Standing]) -> list[Metric]:
-    labels = ("scope", "name")
-    cap = GaugeMetricFamily("cortex_budget_hard_cap_tokens", "The hard cap", labels=labels)
-    spent = GaugeMetricFamily("cortex_budget_spent_tokens", "Spent under the cap", labels=labels)
-    reserved = GaugeMetricFamily(
-        "cortex_budget_reserved_tokens", "Reserved under the cap by open requests", labels=labels
-    )
+    """The token cap with the least left of each key and account."""
+    tightest: dict[Scope, Standing] = {}
     for standing in standings:
+        found = tightest.get(standing.scope, standing)
+        if standing.unit == "tok" and standing.available <= found.available:
+            tightest[standing.scope] = standing
+    cap, spent, reserved = (
+        GaugeMetricFamily(f"cortex_budget_{name}_tokens", text, labels=("scope", "name"))
+        for name, text in (
+            ("hard_cap", "The token cap with the least left"),
+            ("spent", "Spent under that cap"),
+            ("reserved", "Reserved under that cap by open requests"),
+        )
+    )
+    for standing in tightest.values():
         words = scope_words(standing.scope)
         cap.add_metric(words, standing.hard_cap)
         spent.add_metric(words, standing.spent)
         reserved.add_metric(words, standing.reserved)
     return [cap, spent, reserved]
+
+
+def _cap_gauges(standings: Sequence[Standing]) -> list[Metric]:
+    """Every cap of whatever unit and window, as the journal names them."""
+    labels = ("scope", "name", "unit", "window")
+    limit, spent, reserved = (
+        GaugeMetricFamily(f"cortex_budget_cap_{name}", text, labels=labels)
+        for name, text in (
+            ("limit", "A cap, in its unit"),
+            ("spent", "Spent under the cap"),
+            ("reserved", "Reserved under the cap by open requests"),
+        )
+    )
+    for standing in standings:
+        unit, window = _UNITS[standing.unit], standing.window.words
+        values = (*scope_words(standing.scope), unit, window)
+        limit.add_metric(values, standing.hard_cap)
+        spent.add_metric(values, standing.spent)
+        reserved.add_metric(values, standing.reserved)
+    return [limit, spent, reserved]

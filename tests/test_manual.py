@@ -31,8 +31,10 @@ from cortexd.finished import Finished
 from cortexd.fleet.view import DeviceView, FleetView
 from cortexd.gateway import answers, relay
 from cortexd.gateway.auth import PRINCIPAL_HEADERS
+from cortexd.gateway.budget import over_cap
 from cortexd.gateway.endpoints import ENDPOINTS
 from cortexd.gateway.pipeline import TEMPLATE_TOKENS_MAX
+from cortexd.ledger.cap_windows import BALANCE, rolling
 from cortexd.ledger.charging import IN_FLIGHT_TOKENS, Charge
 from cortexd.ledger.entries import Refused, Standing, Why, key_scope
 from cortexd.metrics import Metrics
@@ -43,7 +45,7 @@ MANUAL = ROOT / "cortexd" / "manual"
 DECISIONS = sorted((MANUAL / "decisions").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(MANUAL.glob("*.md")), *DECISIONS]
 
-STANDING = Standing(key_scope("k"), 100, 60_000, 1, 2, 900)
+STANDING = Standing(key_scope("k"), 100, rolling(60_000), 1, 2, 900)
 FINISHED = Finished(
     request_id="req_1",
     method="POST",
@@ -57,6 +59,9 @@ FINISHED = Finished(
     stream=True,
     code="rate_limit_exceeded",
     refused=Refused(STANDING, asked=200, fits_in_ms=None, exact=False),
+    would_refuse=Refused(STANDING, asked=200, fits_in_ms=None, exact=False),
+    unjournalled=True,
+    clamped_from=500,
     reserved=50,
     charge=Charge(60, 40, 20, "settle", overrun=10),
     usage=Usage(40, 20),
@@ -126,6 +131,10 @@ SECTIONS: Mapping[type, str] = {
     schema.Key: "entitlements.keys",
     schema.RollingWindow: "Windows",
     schema.BalanceWindow: "Windows",
+    schema.FixedWindow: "Windows",
+    schema.CalendarWindow: "Windows",
+    schema.TokenCap: "caps",
+    schema.RequestCap: "max_requests",
     schema.Ledger: "ledger",
     schema.Eviction: "eviction",
     schema.Catalogue: "The catalogue",
@@ -183,7 +192,7 @@ def test_the_settings_of_a_struct_are_those_of_its_section_with_their_defaults(
     }
     settings = {field.name: field for field in msgspec.structs.fields(struct)}
     if SECTIONS[struct] == "Windows":
-        assert set(written) == {"kind", "seconds"} >= set(settings)
+        assert set(written) == {"kind", "seconds", "period", "time_zone"} >= set(settings)
     else:
         assert set(written) == set(settings)
     for name, field in settings.items():
@@ -273,8 +282,14 @@ def test_every_example_of_a_variable_is_understood(example: str, tmp_path: Path)
 
 
 def verbs() -> Mapping[str, argparse.ArgumentParser]:
-    """Every verb with its parser."""
-    parser = command_line._parser(tuple(command_line.VERBS))
+    """Every verb with its parser, and every question of `ledger` likewise."""
+    found = parsers_below(command_line._parser(tuple(command_line.VERBS)))
+    questions = parsers_below(found["ledger"])
+    return {**found, **{f"ledger {name}": parser for name, parser in questions.items()}}
+
+
+def parsers_below(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of what can follow."""
     actions = parser._actions
     [found] = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
     return dict(found.choices)
@@ -285,7 +300,7 @@ def test_the_sections_are_the_verbs() -> None:
     assert headings == list(command_line.VERBS)
 
 
-@pytest.mark.parametrize("verb", command_line.VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_the_flags_of_a_verb_are_those_of_its_section(verb: str) -> None:
     table = rows(section(without_blocks(page("command-line.md")), verb))
     written = {flag for row in table for span in spans(row[0]) for flag in [span.split()[0]]}
@@ -357,7 +372,7 @@ def test_every_header_that_cortexd_sends_is_in_the_manual() -> None:
     }
     sent = [
         *answers.json_headers("r"),
-        *answers.stream_headers("r", [STANDING]),
+        *answers.stream_headers("r", [STANDING, msgspec.structs.replace(STANDING, unit="req")]),
         *(
             header
             for kind in refusals.RefusalKind
@@ -412,18 +427,8 @@ def test_recorded_refusals_say_what_cortexd_says() -> None:
     for message in found:
         cap, spent, reserved, left, asked = map(int, re.findall(r"\d+(?= )|\d+(?=\.)", message))
         assert spent + reserved + left == cap < spent + asked
-        again = refusals.budget_refusal(
-            scope_word="key",
-            name="demo-balance",
-            hard_cap=cap,
-            window_seconds=None,
-            spent=spent,
-            reserved=reserved,
-            asked=asked,
-            available=left,
-            retry_after_seconds=None,
-            never_fits=False,
-        )
+        balance = Standing(key_scope("demo-balance"), cap, BALANCE, spent, reserved, None)
+        again = over_cap(Refused(balance, asked, None, exact=False), wall_ms=0)
         assert message == again.message
 
 
@@ -460,7 +465,7 @@ def test_the_metrics_are_those_of_the_manual_with_their_types_and_labels() -> No
     metrics = Metrics()
     metrics.request(FINISHED)
     scraped = {}
-    text = metrics.exposition(view_of_everything(), (STANDING,)).decode()
+    text = metrics.exposition(view_of_everything(), (STANDING,), "ok").decode()
     for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

@@ -6,6 +6,7 @@ their problem has been told.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from cortexd.config.addresses import (
     AddressFault,
@@ -17,7 +18,17 @@ from cortexd.config.addresses import (
 )
 from cortexd.config.problems import Problem as Problem
 from cortexd.config.problems import Report, join
-from cortexd.config.schema import Account, BalanceWindow, Catalogue, Config, Key
+from cortexd.config.schema import (
+    Account,
+    BalanceWindow,
+    CalendarWindow,
+    Catalogue,
+    Config,
+    Key,
+    Window,
+)
+
+_Item = TypeVar("_Item")
 
 
 def problems_of(config: Config, catalogue: Catalogue) -> list[Problem]:
@@ -30,14 +41,31 @@ def problems_of(config: Config, catalogue: Catalogue) -> list[Problem]:
         *_neurons(config),
         *_accounts(config),
         *_keys(config),
+        *_caps(config),
         *_models(config, catalogue),
         *_aliases(catalogue),
     ]
 
 
-def notices_of(config: Config) -> list[str]:
+def notices_of(config: Config, catalogue: Catalogue) -> list[str]:
     """What a config without problems probably does not mean, one sentence each."""
-    return [*_fleet_notices(config), *_entitlement_notices(config), *_listener_notices(config)]
+    return [
+        *_fleet_notices(config),
+        *_entitlement_notices(config),
+        *_cap_notices(config),
+        *_model_notices(config, catalogue),
+        *_listener_notices(config),
+    ]
+
+
+def windows_of(config: Config) -> Iterator[tuple[str, Window]]:
+    """Every window of every cap, with its path."""
+    for where, owner in _owners(config):
+        yield join(where, "window"), owner.window
+        for path, cap in _items(where, "caps", owner.caps):
+            yield join(path, "window"), cap.window
+        for path, limit in _items(where, "max_requests", owner.max_requests):
+            yield join(path, "window"), limit.window
 
 
 def fingerprint(key: Key) -> str:
@@ -112,6 +140,47 @@ def _keys(config: Config) -> Iterator[Problem]:
     yield from _twice(secrets, hint, what="the same secret")
 
 
+def _owners(config: Config) -> Iterator[tuple[str, Account | Key]]:
+    for i, account in enumerate(config.entitlements.accounts):
+        yield f"entitlements.accounts[{i}]", account
+    for i, key in enumerate(config.entitlements.keys):
+        yield f"entitlements.keys[{i}]", key
+
+
+def _items(where: str, name: str, items: tuple[_Item, ...]) -> Iterator[tuple[str, _Item]]:
+    return ((f"{where}.{name}[{i}]", item) for i, item in enumerate(items))
+
+
+def _caps(config: Config) -> Iterator[Problem]:
+    for where, owner in _owners(config):
+        beside = "hard_cap" if owner.hard_cap is not None else "window"
+        if owner.caps and (owner.hard_cap is not None or owner.window != BalanceWindow()):
+            hint = "move hard_cap and window into caps, as one more item of it"
+            yield Problem(join(where, "caps"), f"both caps and {beside}", hint)
+        tokens = {path: cap.window for path, cap in _items(where, "caps", owner.caps)}
+        requests = {
+            path: cap.window for path, cap in _items(where, "max_requests", owner.max_requests)
+        }
+        for windows in (tokens, requests):
+            words = {path: _window_words(window) for path, window in windows.items()}
+            hint = "only the smaller one could ever bite: keep that one"
+            yield from _twice(words, hint, what="the same window")
+        if isinstance(owner, Key) and owner.models == ():
+            hint = "leave models out to allow all of them"
+            yield Problem(join(where, "models"), "empty: the key could use no model", hint)
+
+
+def _window_words(window: Window) -> str:
+    """A window by what the ledger tells it apart by."""
+    match window:
+        case BalanceWindow():
+            return "balance"
+        case CalendarWindow():
+            return f"{window.period} {window.time_zone}"
+        case _:
+            return f"{type(window).__name__} {window.window_ms}"
+
+
 def _models(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
     ids = {f"models[{i}].id": model.id for i, model in enumerate(catalogue.models)}
     yield from _twice(ids, "describe each model once")
@@ -172,17 +241,44 @@ def _entitlement_notices(config: Config) -> Iterator[str]:
         yield "require_auth is true and there is no key: nobody can use this gateway"
     if entitlements.require_auth is False and entitlements.keys:
         yield "require_auth is false: requests without a key are served without a cap"
-    holders: list[tuple[str, Account | Key]] = [
-        *((f"account {one.account_id}", one) for one in entitlements.accounts),
-        *((f"key {one.key_id or one.account_id}", one) for one in entitlements.keys),
-    ]
-    for name, holder in holders:
-        if holder.hard_cap is None and holder.window != BalanceWindow():
-            yield f"{name} has a window and no hard_cap: it is not capped"
     used = {key.account_id for key in entitlements.keys}
     for account in entitlements.accounts:
         if account.account_id not in used:
             yield f"account {account.account_id} has no key"
+
+
+def _cap_notices(config: Config) -> Iterator[str]:
+    capped_accounts = {one.account_id for one in config.entitlements.accounts if one.token_caps}
+    default = Key("")
+    for _, owner in _owners(config):
+        name = _name(owner)
+        if owner.hard_cap is None and owner.window != BalanceWindow():
+            yield f"{name} has a window and no hard_cap: it is not capped"
+        if owner.shadow and not (owner.token_caps or owner.max_requests or owner.max_in_flight):
+            yield f"{name} is a shadow and has no cap to count"
+        if not isinstance(owner, Key):
+            continue
+        clamps = owner.over_cap == "clamp"
+        if clamps and not owner.token_caps and owner.account_id not in capped_accounts:
+            yield f"{name} has over_cap: clamp and no cap on tokens: nothing is ever lowered"
+        if owner.min_output != default.min_output and not clamps:
+            yield f"{name} has min_output without over_cap: clamp: it does nothing"
+
+
+def _model_notices(config: Config, catalogue: Catalogue) -> Iterator[str]:
+    known = {model.id for model in catalogue.models} | set(catalogue.aliases)
+    if not known:
+        return  # then only the neurons know
+    for key in config.entitlements.keys:
+        for model in key.models or ():
+            if model not in known:
+                yield f"{_name(key)} may use {model}, which is not in the catalogue"
+
+
+def _name(owner: Account | Key) -> str:
+    if isinstance(owner, Key):
+        return f"key {owner.key_id or owner.account_id}"
+    return f"account {owner.account_id}"
 
 
 def _listener_notices(config: Config) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 msgspec stops at the first error, so structs, lists and maps are walked here and msgspec converts
 the leaves: types and ranges stay in schema.py alone. Owns no rule between settings (check.py). What
-is broken becomes its default, or a blank ("", 1, an empty Secret) where it has none, so that the
-walk and the checks after it can go on; a report with problems never leads to a running daemon.
+is broken becomes its default, or a blank ("", 1, an empty Secret, a struct of these) where it has
+none, so that the walk and the checks after it can go on; a report with problems never leads to a
+running daemon.
 """
 
 import contextlib
@@ -100,12 +101,14 @@ class _Conversion:
     def value(self, wanted: object, raw: object, where: str) -> object:
         """A value of the wanted type, or BROKEN once its problem is reported."""
         members = variants(wanted)
-        if raw is BROKEN or (raw is None and type(None) in members):
+        lists = [one for one in members if get_origin(one) is tuple]
+        # A list with nothing in it is an empty list, also where leaving it out means more.
+        if raw is BROKEN or (raw is None and type(None) in members and not lists):
             return raw
         if Secret in members:
             return self.secret(raw, where)
-        if get_origin(wanted) is tuple:
-            return self.items(get_args(wanted)[0], raw, where)
+        if lists:
+            return self.items(get_args(lists[0])[0], raw, where)
         if get_origin(wanted) is dict:
             return self.mapping(get_args(wanted), raw, where)
         structs = structs_of(wanted)
@@ -141,7 +144,8 @@ class _Conversion:
         configs = [kind.__struct_config__ for kind in structs]
         tag_field = str(configs[0].tag_field)
         tags = {str(one.tag): kind for one, kind in zip(configs, structs, strict=True)}
-        usage = " or ".join(f"{tag_field}: {tag}" for tag in tags)
+        *others, last = tags
+        usage = f"{tag_field}: {', '.join(others)} or {last}"
         if not isinstance(raw, dict):
             what = f"expected a mapping with {usage}, got {_described(raw)}"
             self.report.add(where, what, f"write {{{tag_field}: {next(iter(tags))}}}")
@@ -218,6 +222,9 @@ def _blank(wanted: object) -> object:
     """What stands for a broken value that has no default: the checks pass over it."""
     if Secret in variants(wanted):
         return Secret("")
+    for kind in structs_of(wanted):
+        needed = [one for one in fields_of(kind).values() if one.required]
+        return kind(**{field.name: _blank(field.type) for field in needed})
     return "" if str in variants(wanted) else 1
 
 

@@ -1,12 +1,14 @@
 """The files that a configuration names: read, bounded, or why not.
 
-Owns the reading of text and secrets, and the trial of TLS files and of the ledger's directory.
+Owns the reading of text and secrets, and the trial of TLS files, of the ledger's directory and of
+time zones, whose database lies in files too.
 Changes nothing on disk: what it tries leaves no trace, even when it is killed.
 """
 
 import errno
 import os
 import ssl
+import zoneinfo
 from typing import Final
 
 from cortexd.config.convert import SecretFault
@@ -99,6 +101,23 @@ def directory_fault(path: str) -> tuple[str, str] | None:
                 f"{shown} cannot be written: {why}",
                 "give cortexd's user the right to write there",
             )
+    return None
+
+
+def zone_fault(name: str) -> tuple[str, str] | None:
+    """Why this is no time zone of this host: (what, hint); None when it is one. UTC always is."""
+    if name == "UTC":
+        return None
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        if not zoneinfo.available_timezones():
+            what = "this host has no time zone database"
+            return what, "install it (on Debian: apt install tzdata), or use UTC"
+        return (
+            "no such time zone",
+            "a name like Europe/Berlin, as `timedatectl list-timezones` does",
+        )
     return None
 
 

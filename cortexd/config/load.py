@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cortexd.config.addresses import parse_endpoint
-from cortexd.config.check import add_all, fingerprint, notices_of, problems_of
+from cortexd.config.check import add_all, fingerprint, notices_of, problems_of, windows_of
 from cortexd.config.convert import convert
 from cortexd.config.document import BROKEN, read_document
 from cortexd.config.files import (
@@ -23,11 +23,12 @@ from cortexd.config.files import (
     read_text,
     readable_fault,
     tls_fault,
+    zone_fault,
 )
 from cortexd.config.overrides import with_overrides
-from cortexd.config.problems import Problem, Report, in_reading_order
+from cortexd.config.problems import Problem, Report, in_reading_order, join
 from cortexd.config.problems import render as render
-from cortexd.config.schema import Catalogue, Config, Entitlements, Key, Tls
+from cortexd.config.schema import CalendarWindow, Catalogue, Config, Entitlements, Key, Tls
 
 LEDGER_DIRECTORY: Final = "cortexd-ledger"
 
@@ -79,7 +80,14 @@ def load(
     if problems:
         raise ConfigProblems(in_reading_order(problems, [report.source, catalogue_report.source]))
     config = _finished(config)
-    return Loaded(config, catalogue, (*notices, *notices_of(config)))
+    return Loaded(config, catalogue, (*notices, *notices_of(config, catalogue)))
+
+
+def default_ledger_directory(environment: Mapping[str, str]) -> str:
+    """Where the ledger is if nobody says it: in systemd's state directory, or else right here."""
+    # systemd lists several state directories with colons: the first one is ours.
+    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    return os.path.abspath(os.path.join(state, "ledger") if state else LEDGER_DIRECTORY)
 
 
 def _read(file: str, report: Report) -> object:
@@ -121,10 +129,7 @@ def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> 
     models = config.models_config
     directory = config.ledger.directory
     if directory is None:
-        # systemd lists several state directories with colons: the first one is ours.
-        state = environment.get("STATE_DIRECTORY", "").split(":")[0]
-        default = os.path.join(state, "ledger") if state else LEDGER_DIRECTORY
-        directory = os.path.abspath(default)
+        directory = default_ledger_directory(environment)
     return msgspec.structs.replace(
         config,
         gateway=msgspec.structs.replace(config.gateway, tls=tls),
@@ -134,7 +139,7 @@ def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> 
 
 
 def _try_files(config: Config, report: Report) -> None:
-    """Whether the TLS files and the ledger's directory can be used."""
+    """Whether the TLS files, the ledger's directory and the time zones can be used."""
     tls = config.gateway.tls
     if tls is not None and tls.certificate and tls.private_key:
         pair = {"certificate": tls.certificate, "private_key": tls.private_key}
@@ -147,6 +152,13 @@ def _try_files(config: Config, report: Report) -> None:
     fault = directory_fault(config.ledger.directory or "")
     if fault is not None:
         report.add("ledger.directory", *fault)
+    told = {problem.where for problem in report.problems}
+    for where, window in windows_of(config):
+        at = join(where, "time_zone")
+        if isinstance(window, CalendarWindow) and at not in told:
+            unknown = zone_fault(window.time_zone)
+            if unknown is not None:
+                report.add(at, *unknown)
 
 
 def _finished(config: Config) -> Config:

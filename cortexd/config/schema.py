@@ -68,6 +68,16 @@ Bytes = Annotated[
 Megabytes = Annotated[
     int, Meta(ge=0, le=2**30, description="a whole number of megabytes, from 0 to 2^30")
 ]
+Requests = Annotated[
+    int, Meta(ge=0, lt=TOKENS_LIMIT, description="a whole number of requests, from 0 to 2^53 - 1")
+]
+DaysOrOff = Annotated[
+    int, Meta(ge=0, le=36_600, description="a whole number of days, from 0 (for ever) to 36600")
+]
+BytesOrOff = Annotated[
+    int,
+    Meta(ge=0, le=2**60, description="a whole number of bytes, from 0 (no limit) to 2^60"),
+]
 Priority = Annotated[int, Meta(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")]
 _SECONDS = "a number of seconds above 0, up to 86400 (a day)"
 Seconds = (
@@ -104,6 +114,14 @@ Sha256 = Annotated[
     Meta(
         pattern=r"\A[0-9A-Fa-f]{64}\Z",
         description="64 hexadecimal digits, as `printf %s THE-KEY | sha256sum` prints them",
+    ),
+]
+TimeZone = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*\Z",
+        max_length=64,
+        description="the name of a time zone, as in Europe/Berlin",
     ),
 ]
 FieldName = Annotated[
@@ -173,11 +191,6 @@ class Polling(_Strict, frozen=True):
 class BalanceWindow(_Strict, frozen=True, tag_field="kind", tag="balance"):
     """A cap that is spent once and does not come back by itself."""
 
-    @property
-    def window_ms(self) -> None:
-        """A balance has no length."""
-        return None
-
 
 class RollingWindow(_Strict, frozen=True, tag_field="kind", tag="rolling"):
     """A cap on what is spent within any stretch of this length."""
@@ -190,22 +203,70 @@ class RollingWindow(_Strict, frozen=True, tag_field="kind", tag="rolling"):
         return max(1, round(self.seconds * 1000))
 
 
-Window = BalanceWindow | RollingWindow
+class FixedWindow(_Strict, frozen=True, tag_field="kind", tag="fixed"):
+    """A cap on what is spent between two multiples of this length, counted from the epoch."""
+
+    seconds: WindowSeconds
+
+    @property
+    def window_ms(self) -> int:
+        """The length in whole milliseconds, at least 1."""
+        return max(1, round(self.seconds * 1000))
+
+
+class CalendarWindow(_Strict, frozen=True, tag_field="kind", tag="calendar"):
+    """A cap on what is spent in a day, a week from Monday, or a month of a time zone."""
+
+    period: Literal["day", "week", "month"]
+    time_zone: TimeZone = "UTC"
+
+
+Window = BalanceWindow | RollingWindow | FixedWindow | CalendarWindow
+
+
+class TokenCap(_Strict, frozen=True):
+    """One of several caps on tokens."""
+
+    hard_cap: Tokens
+    window: Window = BalanceWindow()
+
+
+class RequestCap(_Strict, frozen=True):
+    """A cap on how many requests are taken. The window has no default: a balance of requests is
+    rarely meant.
+    """
+
+    count: Requests
+    window: Window
 
 
 class Account(_Strict, frozen=True):
-    """A cap that all keys of an account share. `hard_cap` None: uncapped, still metered."""
+    """Caps that all keys of an account share. Without any: uncapped, still metered.
+
+    `hard_cap` with its `window` is short for one item of `caps`. `shadow`: the account's own caps
+    count, and refuse nothing.
+    """
 
     account_id: Name
     hard_cap: Tokens | None = None
     window: Window = BalanceWindow()
+    caps: tuple[TokenCap, ...] = ()
+    max_requests: tuple[RequestCap, ...] = ()
+    max_in_flight: Count | None = None
+    shadow: bool = False
+
+    @property
+    def token_caps(self) -> tuple[TokenCap, ...]:
+        """Every cap on tokens, however it was written."""
+        return _token_caps(self.hard_cap, self.window, self.caps)
 
 
 class Key(_Strict, frozen=True):
-    """An API key and its own cap. `hard_cap` None: uncapped, still metered.
+    """An API key and its own caps. Without any: uncapped, still metered.
 
-    After loading: `key` is None, `key_sha256` is the lower-case SHA-256 of the key, `key_id` is
-    filled.
+    `over_cap: clamp` lowers the output of a request that does not fit, down to `min_output` tokens.
+    `models` None: all of them. The rest as in `Account`. After loading: `key` is None, `key_sha256`
+    is the lower-case SHA-256 of the key, `key_id` is filled.
     """
 
     account_id: Name
@@ -214,6 +275,24 @@ class Key(_Strict, frozen=True):
     key_sha256: Sha256 = ""  # empty: computed from `key`
     hard_cap: Tokens | None = None
     window: Window = BalanceWindow()
+    caps: tuple[TokenCap, ...] = ()
+    max_requests: tuple[RequestCap, ...] = ()
+    max_in_flight: Count | None = None
+    over_cap: Literal["refuse", "clamp"] = "refuse"
+    min_output: PositiveTokens = 256
+    models: tuple[ModelName, ...] | None = None
+    shadow: bool = False
+
+    @property
+    def token_caps(self) -> tuple[TokenCap, ...]:
+        """Every cap on tokens, however it was written."""
+        return _token_caps(self.hard_cap, self.window, self.caps)
+
+
+def _token_caps(
+    hard_cap: int | None, window: Window, caps: tuple[TokenCap, ...]
+) -> tuple[TokenCap, ...]:
+    return caps if hard_cap is None else (TokenCap(hard_cap, window), *caps)
 
 
 class Entitlements(_Strict, frozen=True):
@@ -225,11 +304,18 @@ class Entitlements(_Strict, frozen=True):
 
 
 class Ledger(_Strict, frozen=True):
-    """Where spending is written down. After loading, `directory` is an absolute path."""
+    """Where spending is written down. After loading, `directory` is an absolute path.
+
+    What is older than `retention_days`, or goes beyond `retention_bytes`, is history that no
+    balance needs; it is deleted. `when_unavailable`: who is served while nothing can be written.
+    """
 
     directory: Text | None = None
     grace_seconds: SecondsOrOff = 30
     on_reboot: Literal["wall", "freeze"] = "wall"
+    retention_days: DaysOrOff = 90  # 0: for ever
+    retention_bytes: BytesOrOff = 2_147_483_648  # 0: no limit
+    when_unavailable: Literal["refuse", "serve_uncapped"] = "refuse"
 
 
 class Config(_Strict, frozen=True):

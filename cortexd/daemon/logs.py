@@ -44,10 +44,22 @@ def set_up(environment: Mapping[str, str]) -> None:
 
 
 def request_line(finished: Finished) -> None:
-    """One line for one finished request, and an error where a neuron used more than was
-    reserved.
+    """One line for one finished request, one more where a shadow cap would have refused it, and an
+    error where a neuron used more than was reserved.
     """
     log.info("%s", " ".join(f"{name}={value}" for name, value in _fields(finished)))
+    would_refuse = finished.would_refuse
+    if would_refuse is not None:
+        log.info(
+            "event=budget_shadow request_id=%s key_id=%s scope=%s cap=%s/%s asked=%d available=%d",
+            finished.request_id,
+            finished.key_id,
+            would_refuse.standing.scope,
+            would_refuse.standing.unit,
+            would_refuse.standing.window.words,
+            would_refuse.asked,
+            would_refuse.standing.available,
+        )
     charge = finished.charge
     if charge is not None and charge.overrun:
         log.error(
@@ -78,6 +90,8 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
         ("neuron", finished.neuron),
         ("stream", 1 if finished.stream else None),
         ("reserved", finished.reserved),
+        ("clamped_from", finished.clamped_from),
+        ("unjournalled", 1 if finished.unjournalled else None),
         ("charged", charge.tokens if charge is not None else None),
         ("why", charge.why if charge is not None else None),
         ("ending", finished.ending.value if finished.ending is not None else None),

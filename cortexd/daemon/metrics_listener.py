@@ -3,6 +3,7 @@
 import contextlib
 
 import msgspec
+import trio
 
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.fleet.board import Board
@@ -25,7 +26,7 @@ class MetricsCore:
         self._metrics = metrics
         self._board = board
         self._desk = desk
-        self._capped = capped
+        self._capped = tuple(dict.fromkeys(capped))
 
     def admit(self, head: Head) -> str | Refusal:
         """The path that is asked for, or why not."""
@@ -49,7 +50,7 @@ class MetricsCore:
         if admitted == "/metrics":
             content, body = CONTENT_TYPE, await self._exposition()
         elif admitted == "/health":
-            body = answers.health(self._board.view)
+            body = answers.health(self._board.view, self._desk.condition)
         else:
             body = msgspec.json.encode(self._board.view)
         length = b"%d" % len(body)
@@ -58,6 +59,11 @@ class MetricsCore:
 
     async def _exposition(self) -> bytes:
         standings: tuple[Standing, ...] = ()
+        self._metrics.working(
+            in_flight=sum(self._board.in_flight.values()),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+        )
         with contextlib.suppress(LedgerDown):  # then the other figures matter more than ever
             standings = await self._desk.standings(self._capped)
-        return self._metrics.exposition(self._board.view, standings)
+        view, condition = self._board.view, self._desk.condition
+        return self._metrics.exposition(view, standings, condition)

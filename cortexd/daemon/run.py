@@ -22,6 +22,7 @@ import trio
 from cortexd import __version__
 from cortexd.config.schema import Catalogue, Config
 from cortexd.daemon import logs
+from cortexd.daemon.descriptors import raise_descriptor_limit
 from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
 from cortexd.daemon.metrics_listener import MetricsCore
 from cortexd.daemon.sockets import (
@@ -66,6 +67,7 @@ class DaemonSettings(msgspec.Struct, frozen=True):
 def serve_forever(settings: DaemonSettings) -> int:
     """Run the daemon until it is told to stop; the exit code (0 fine, 1 failed)."""
     logs.set_up(os.environ)
+    raise_descriptor_limit(settings.config.gateway.connections_max)
     exit_code = 0
     try:
         trio.run(run_daemon, settings)
@@ -146,6 +148,8 @@ async def _start_ledger(
         caps_of(config.entitlements),
         grace_seconds=ledger.grace_seconds,
         on_reboot=ledger.on_reboot,
+        retention_days=ledger.retention_days,
+        retention_bytes=ledger.retention_bytes,
     )
     calls, taken = trio.open_memory_channel[AnyCall](0)
 
@@ -158,7 +162,7 @@ async def _start_ledger(
                 closing.drain.set()
 
     await nursery.start(keep, name="ledger")
-    return Desk(calls, journal.accounts.template_tokens)
+    return Desk(calls, journal.accounts.template_tokens, lambda: journal.condition)
 
 
 async def _start_fleet(nursery: trio.Nursery, settings: DaemonSettings, pool: Pool) -> Fleet:
@@ -310,6 +314,7 @@ def _request_settings(config: Config) -> Settings:
         Clocks(gateway.first_byte_seconds, gateway.between_bytes_seconds),
         frozenset(gateway.forward_fields),
         started_unix_seconds=int(time.time()),
+        serve_uncapped=config.ledger.when_unavailable == "serve_uncapped",
     )
 
 

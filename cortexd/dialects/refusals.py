@@ -9,6 +9,7 @@ Anthropic's SDKs, and stops retries that would only cost time.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ class RefusalKind(Enum):
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     INVALID_API_KEY = "invalid_api_key"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
     MODEL_NOT_FOUND = "model_not_found"
     UNKNOWN_URL = "unknown_url"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -94,6 +96,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 _REQUEST = "invalid_request_error"
+_PERMISSION = "permission_error"
 _LIMIT = "rate_limit_error"
 _SERVER = "api_error"
 _K = RefusalKind
@@ -105,6 +108,7 @@ TABLE: dict[RefusalKind, Row] = {
     _K.UNSUPPORTED_PARAMETER: Row(400, _REQUEST, "unsupported_parameter", Retry.NEVER),
     _K.CONTEXT_LENGTH_EXCEEDED: Row(400, _REQUEST, "context_length_exceeded", Retry.NEVER),
     _K.INVALID_API_KEY: Row(401, _REQUEST, "invalid_api_key", Retry.NEVER),
+    _K.MODEL_NOT_ALLOWED: Row(403, _PERMISSION, "model_not_allowed", Retry.NEVER),
     _K.MODEL_NOT_FOUND: Row(404, _REQUEST, "model_not_found", Retry.NEVER),
     _K.UNKNOWN_URL: Row(404, _REQUEST, "unknown_url", Retry.NEVER),
     _K.METHOD_NOT_ALLOWED: Row(405, _REQUEST, "method_not_allowed", Retry.NEVER),
@@ -178,49 +182,89 @@ def _retry_headers(retry: Retry, after_seconds: int | None) -> list[tuple[bytes,
     return headers
 
 
-_LARGER_THAN_CAP = "It is larger than the whole cap: waiting cannot help, a smaller max_tokens may."
+Counted = Literal["tokens", "requests", "in flight"]
+"""What a cap counts: tokens, requests as they come, or requests that are open at a moment."""
+
+
+class Exhausted(msgspec.Struct, frozen=True):
+    """A cap that has no room, in the words of its refusal. Amounts are what it `counts`.
+
+    `owner`: whose cap, as in `key 'ci'`. `span`: over which time, as in `in any 60 s`.
+    `time_restores`: whether waiting alone gives anything back.
+    """
+
+    owner: str
+    counts: Counted
+    hard_cap: int
+    span: str
+    time_restores: bool
+    spent: int
+    reserved: int
+    available: int
 
 
 def budget_refusal(
+    cap: Exhausted,
     *,
-    scope_word: str,
-    name: str,
-    hard_cap: int,
-    window_seconds: int | None,
-    spent: int,
-    reserved: int,
     asked: int,
-    available: int,
-    retry_after_seconds: int | None,
+    clamped: bool,
     never_fits: bool,
+    retry_after_seconds: int | None,
 ) -> Refusal:
     """Refuse a request that a hard cap has no room for, with all the numbers that say why.
 
-    All amounts are tokens. `window_seconds` None = a balance, which time does not restore.
-    `never_fits`: the request alone is larger than the cap, so that waiting cannot help.
+    `clamped`: `asked` is the least that would do. `never_fits`: the request alone is larger than
+    the cap, so that waiting cannot help; `retry_after_seconds` is then the length of the window.
     Several clients show their user nothing but this message.
     """
-    span = "in all" if window_seconds is None else f"in any {window_seconds} s"
-    facts = (
-        f"Token budget of {scope_word} '{name}' exceeded: its hard cap is {hard_cap} tokens "
-        f"{span}; {spent} spent, {reserved} reserved by open requests, {available} left; "
-        f"this request needs up to {asked}."
-    )
-    if window_seconds is None:
-        advice = _LARGER_THAN_CAP if never_fits else _balance_advice(reserved)
-        return Refusal(RefusalKind.INSUFFICIENT_QUOTA, f"{facts} {advice}")
+    facts = f"{_facts(cap, asked, clamped=clamped)} "
+    if not cap.time_restores:
+        advice = _TOO_LARGE[cap.counts] if never_fits else _balance_advice(cap.reserved)
+        return Refusal(RefusalKind.INSUFFICIENT_QUOTA, facts + advice)
     if never_fits:
-        advice = _LARGER_THAN_CAP
-        retry_after_seconds = window_seconds
+        advice = _TOO_LARGE[cap.counts]
     elif retry_after_seconds is None:
         advice = "It may fit when open requests end."
     else:
-        advice = f"It fits in {max(1, retry_after_seconds)} s if nothing else is spent until then."
+        other = "nothing else is spent" if cap.counts == "tokens" else "no other is made"
+        advice = f"It fits in {max(1, retry_after_seconds)} s if {other} until then."
     return Refusal(
         RefusalKind.RATE_LIMIT_EXCEEDED,
-        f"{facts} {advice}",
+        facts + advice,
         retry_after_seconds=max(1, retry_after_seconds or 1),
     )
+
+
+_TOO_LARGE: dict[Counted, str] = {
+    "tokens": "It is larger than the whole cap: waiting cannot help, a smaller max_tokens may.",
+    "requests": "A cap of none lets no request pass: waiting cannot help.",
+    "in flight": "A cap of none lets no request pass: waiting cannot help.",
+}
+
+
+def _facts(cap: Exhausted, asked: int, *, clamped: bool) -> str:
+    match cap.counts:
+        case "tokens":
+            needs = f"at least {asked}" if clamped else f"up to {asked}"
+            return (
+                f"Token budget of {cap.owner} exceeded: its hard cap is {cap.hard_cap} tokens "
+                f"{cap.span}; {cap.spent} spent, {cap.reserved} reserved by open requests, "
+                f"{cap.available} left; this request needs {needs}."
+            )
+        case "requests":
+            return (
+                f"Request budget of {cap.owner} exceeded: its cap is {_requests(cap.hard_cap)} "
+                f"{cap.span}; {cap.spent} made."
+            )
+        case "in flight":
+            return (
+                f"Too many requests in flight for {cap.owner}: its cap is "
+                f"{_requests(cap.hard_cap)} {cap.span}; {cap.reserved} open."
+            )
+
+
+def _requests(count: int) -> str:
+    return f"{count} request" if count == 1 else f"{count} requests"
 
 
 def _balance_advice(reserved: int) -> str:

@@ -1,4 +1,4 @@
-"""The small answers of the core: budget, health, models, and the headers that answers carry.
+"""The small answers of the core: health, models, and the headers that answers carry.
 
 Pure: everything is worked out from facts that are handed in.
 """
@@ -9,20 +9,21 @@ import msgspec
 
 from cortexd.config.schema import Catalogue, Cost
 from cortexd.dialects.models import ModelEntry, models_entry
-from cortexd.dialects.refusals import Refusal, RefusalKind, budget_refusal
-from cortexd.fleet.catalogue import ModelId, entry
+from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.fleet.catalogue import ModelId, entry, resolve
 from cortexd.fleet.limits import limits_of
 from cortexd.fleet.view import FleetView, NeuronView
 from cortexd.gateway.auth import Principal
+from cortexd.gateway.budget import budget_headers
 from cortexd.gateway.endpoints import EndpointKind
 from cortexd.gateway.exchange import Headers
-from cortexd.ledger.entries import Refused, Standing, Totals, scope_words
+from cortexd.ledger.entries import Standing
+from cortexd.ledger.journal import Condition
 
 NO_NEURON_RETRY_SECONDS = 5
 """When a neuron may be back: about one poll later."""
 
 JSON_CONTENT = (b"content-type", b"application/json")
-_MS = 1000
 
 
 def json_headers(request_id: str) -> Headers:
@@ -41,62 +42,6 @@ def stream_headers(request_id: str, standings: Sequence[Standing]) -> Headers:
     )
 
 
-def budget_headers(standings: Sequence[Standing]) -> Headers:
-    """`x-ratelimit-*` of the cap with the least left; nothing for the uncapped.
-
-    What remains is what the cap would grant next, after this request's own reservation.
-    """
-    if not standings:
-        return ()
-    tightest = min(standings, key=lambda standing: standing.available)
-    headers = [
-        (b"x-ratelimit-limit-tokens", b"%d" % tightest.hard_cap),
-        (b"x-ratelimit-remaining-tokens", b"%d" % tightest.available),
-    ]
-    if tightest.restored_in_ms is not None:
-        headers.append((b"x-ratelimit-reset-tokens", go_duration(tightest.restored_in_ms).encode()))
-    return tuple(headers)
-
-
-def go_duration(milliseconds: int) -> str:
-    """A duration the way OpenAI writes it in x-ratelimit headers: `12ms`, `1s`, `6m0s`,
-    `1h0m0s`.
-    """
-    if milliseconds < _MS:
-        return f"{milliseconds}ms"
-    seconds = -(-milliseconds // _MS)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes}m{seconds}s"
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
-
-
-def over_cap(refused: Refused) -> Refusal:
-    """The 429 for a request that does not fit, in the words of the cap that bit."""
-    standing = refused.standing
-    word, name = scope_words(standing.scope)
-    never_fits = refused.asked > standing.hard_cap
-    wait_ms = standing.window_ms if never_fits else refused.fits_in_ms
-    return budget_refusal(
-        scope_word=word,
-        name=name,
-        hard_cap=standing.hard_cap,
-        window_seconds=_whole_seconds(standing.window_ms),
-        spent=standing.spent,
-        reserved=standing.reserved,
-        asked=refused.asked,
-        available=standing.available,
-        retry_after_seconds=_whole_seconds(wait_ms),
-        never_fits=never_fits,
-    )
-
-
-def _whole_seconds(milliseconds: int | None) -> int | None:
-    """Rounded up, at least one: what waits that long has waited long enough."""
-    return None if milliseconds is None else max(1, -(-milliseconds // _MS))
-
-
 def ledger_down() -> Refusal:
     """The 503 while nothing can be written down: without a durable reservation nothing is sent."""
     return Refusal(
@@ -111,6 +56,21 @@ def unknown_model(name: str) -> Refusal:
     return Refusal(
         RefusalKind.MODEL_NOT_FOUND,
         f"The model '{name[:200]}' does not exist here; GET /v1/models lists those that do.",
+        param="model",
+    )
+
+
+def may_use(principal: Principal, catalogue: Catalogue, model: ModelId) -> bool:
+    """Whether a key's list of models, if it has one, names the model or an alias of it."""
+    names = principal.models
+    return names is None or any(resolve(catalogue, name) == model for name in names)
+
+
+def model_not_allowed(name: str) -> Refusal:
+    """The 403 for a model that is not on the key's list; whether it exists is not told."""
+    return Refusal(
+        RefusalKind.MODEL_NOT_ALLOWED,
+        f"This key may not use the model '{name[:200]}'; GET /v1/models lists those it may use.",
         param="model",
     )
 
@@ -135,65 +95,28 @@ def no_neuron() -> Refusal:
     )
 
 
-def budget(principal: Principal, standings: Sequence[Standing], totals: Totals) -> bytes:
-    """The body of `GET /v1/budget`; the top level repeats the key's own cap.
-
-    A key without a cap of its own shows its `totals`: what it ever spent, and what is reserved.
-    """
-    caps = [_cap(standing) for standing in standings]
-    own = next((cap for cap in caps if cap["scope"] == "key"), _uncapped(totals))
-    answer: dict[str, object] = {
-        "object": "budget",
-        "account_id": principal.account_id,
-        "key_id": principal.key_id,
-        **{name: value for name, value in own.items() if name != "scope"},
-        "caps": caps,
-    }
-    return msgspec.json.encode(answer)
-
-
-def _uncapped(totals: Totals) -> dict[str, object]:
-    return {
-        "hard_cap": None,
-        "window": None,
-        "spent": totals.spent,
-        "reserved": totals.reserved,
-        "available": None,
-    }
-
-
-def _cap(standing: Standing) -> dict[str, object]:
-    window: dict[str, object] = {"kind": "balance"}
-    if standing.window_ms is not None:
-        seconds = standing.window_ms / _MS
-        window = {"kind": "rolling", "seconds": int(seconds) if seconds.is_integer() else seconds}
-    return {
-        "scope": scope_words(standing.scope)[0],
-        "hard_cap": standing.hard_cap,
-        "window": window,
-        "spent": standing.spent,
-        "reserved": standing.reserved,
-        "available": standing.available,
-    }
-
-
-def public(kind: EndpointKind, view: FleetView) -> bytes:
+def public(kind: EndpointKind, view: FleetView, ledger: Condition) -> bytes:
     """`/health`, or the line that `/` answers to probes."""
     if kind is EndpointKind.HEALTH:
-        return health(view)
+        return health(view, ledger)
     return b'{"object":"gateway","name":"cortexd"}'
 
 
-def health(view: FleetView) -> bytes:
-    """The body of `/health`. `unservable`: loaded models that no neuron can serve right now."""
+def health(view: FleetView, ledger: Condition) -> bytes:
+    """The body of `/health`. `unservable`: loaded models that no neuron can serve right now.
+
+    A ledger that takes no reservations impairs the service: those with a cap are turned away.
+    """
     healthy = [neuron for neuron in view.neurons.values() if neuron.healthy]
     unservable = _unservable(healthy)
-    status = "degraded" if not healthy else "impaired" if unservable else "ok"
+    impaired = unservable or ledger != "ok"
+    status = "degraded" if not healthy else "impaired" if impaired else "ok"
     return msgspec.json.encode(
         {
             "status": status,
             "nodes": {"healthy": len(healthy), "total": len(view.neurons)},
             "unservable": unservable,
+            "ledger": ledger,
         }
     )
 
@@ -209,9 +132,9 @@ def _unservable(neurons: Sequence[NeuronView]) -> list[dict[str, object]]:
 
 
 def model_entries(
-    catalogue: Catalogue, view: FleetView, *, created_unix_seconds: int
+    principal: Principal, catalogue: Catalogue, view: FleetView, *, created_unix_seconds: int
 ) -> dict[str, ModelEntry]:
-    """Every name that a caller may ask for, models and aliases, with its entry in the list."""
+    """Every name that this caller may ask for, models and aliases, with its entry in the list."""
     ids = sorted(
         {ModelId(model.id) for model in catalogue.models}
         | {model for neuron in view.neurons.values() for model in neuron.models}
@@ -222,6 +145,7 @@ def model_entries(
     return {
         name: _model_entry(name, model, catalogue, view, created_unix_seconds)
         for name, model in names.items()
+        if may_use(principal, catalogue, model)
     }
 
 

@@ -6,30 +6,46 @@ taken says nothing about a key's text; the comparison after it is constant-time 
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from cortexd.config.schema import Account, Entitlements, Key
+from cortexd.config.schema import (
+    Account,
+    BalanceWindow,
+    CalendarWindow,
+    Entitlements,
+    FixedWindow,
+    Key,
+    RollingWindow,
+    Window,
+)
 from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.ledger.cap_windows import BALANCE, HELD, CapWindow, calendar, fixed, rolling
 from cortexd.ledger.entries import ANONYMOUS, Cap, Scope, account_scope, key_scope
 
 PRINCIPAL_HEADERS = (b"x-helexa-account-id", b"x-helexa-key-id")
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Whose request it is. `scopes` are charged together; `capped` says that one of them has a cap.
+    """Whose request it is, and what was said of this caller. `scopes` are charged together.
 
-    Both ids are None for an anonymous caller.
+    `capped`: a cap on tokens may refuse it; `limited`: a cap of any kind may. Shadows refuse
+    nothing. `models`: ids or aliases that it may use; None: all. `min_output`: the least output
+    tokens of a request that is clamped to what is left; None: it is refused instead. Both ids are
+    None for an anonymous caller.
     """
 
     account_id: str | None
     key_id: str | None
     scopes: tuple[Scope, ...]
     capped: bool
+    limited: bool
+    models: tuple[str, ...] | None = None
+    min_output: int | None = None
 
 
-ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False)
+ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False, limited=False)
 
 
 class Keyring:
@@ -37,19 +53,23 @@ class Keyring:
 
     def __init__(self, entitlements: Entitlements) -> None:
         """Take the keys; `require_auth` decides what an unknown or missing key means."""
-        capped_accounts = {
-            account.account_id for account in entitlements.accounts if account.hard_cap is not None
-        }
+        enforced = [cap for cap in caps_of(entitlements) if not cap.shadow]
+        limited = {cap.scope for cap in enforced}
+        capped = {cap.scope for cap in enforced if cap.unit == "tok"}
         self._open = not entitlements.require_auth
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         for key in entitlements.keys:
             key_id = key.key_id or key.account_id
             digest = bytes.fromhex(key.key_sha256 or "")
+            scopes = (account_scope(key.account_id), key_scope(key_id))
             principal = Principal(
                 key.account_id,
                 key_id,
-                (account_scope(key.account_id), key_scope(key_id)),
-                capped=key.hard_cap is not None or key.account_id in capped_accounts,
+                scopes,
+                capped=not capped.isdisjoint(scopes),
+                limited=not limited.isdisjoint(scopes),
+                models=key.models,
+                min_output=key.min_output if key.over_cap == "clamp" else None,
             )
             self._principals[digest] = (digest, principal)
 
@@ -87,11 +107,29 @@ def caps_of(entitlements: Entitlements) -> Sequence[Cap]:
         *((account_scope(account.account_id), account) for account in entitlements.accounts),
         *((key_scope(key.key_id or key.account_id), key) for key in entitlements.keys),
     ]
-    return tuple(
-        Cap(scope, owner.hard_cap, owner.window.window_ms)
-        for scope, owner in named
-        if owner.hard_cap is not None
-    )
+    return tuple(cap for scope, owner in named for cap in _caps_of(scope, owner))
+
+
+def _caps_of(scope: Scope, owner: Account | Key) -> Iterator[Cap]:
+    for tokens in owner.token_caps:
+        yield Cap(scope, tokens.hard_cap, cap_window(tokens.window), shadow=owner.shadow)
+    for requests in owner.max_requests:
+        yield Cap(scope, requests.count, cap_window(requests.window), "req", owner.shadow)
+    if owner.max_in_flight is not None:
+        yield Cap(scope, owner.max_in_flight, HELD, "con", owner.shadow)
+
+
+def cap_window(window: Window) -> CapWindow:
+    """A window of the configuration as the ledger keeps it."""
+    match window:
+        case BalanceWindow():
+            return BALANCE
+        case RollingWindow():
+            return rolling(window.window_ms)
+        case FixedWindow():
+            return fixed(window.window_ms)
+        case CalendarWindow():
+            return calendar(window.period, window.time_zone)
 
 
 def _bearer(authorization: bytes | None) -> bytes | None:

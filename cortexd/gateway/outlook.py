@@ -26,6 +26,8 @@ class Outlook:
         self.standings: tuple[Standing, ...] = ()
         self.refusal: Refusal | None = None
         self.refused: Refused | None = None
+        self.asked_tokens: int | None = None
+        self.unjournalled = False
         self.progress: Progress | None = None
         self.status: int | None = None
         self._began = now
@@ -51,7 +53,10 @@ class Outlook:
             stream=bool(asked and asked.stream),
             code=code_of(self.refusal) if self.refusal is not None else None,
             refused=self.refused,
+            would_refuse=reservation.would_refuse if reservation is not None else None,
+            unjournalled=self.unjournalled,
             reserved=reservation.bound.total if reservation is not None else None,
+            clamped_from=self._clamped_from(),
             charge=reservation.charge if reservation is not None else None,
             usage=ending.usage if ending is not None else None,
             ending=ending.kind if ending is not None else None,
@@ -65,6 +70,13 @@ class Outlook:
     def has_begun(self) -> bool:
         """Whether a response head was sent."""
         return self.status is not None or (self.progress is not None and self.progress.started)
+
+    def _clamped_from(self) -> int | None:
+        """The tokens that were asked for, if fewer were reserved."""
+        if self.reservation is None or self.asked_tokens is None:
+            return None
+        lowered = self.asked_tokens > self.reservation.bound.total
+        return self.asked_tokens if lowered else None
 
     def _status(self) -> int:
         """What was sent; a stream sends its 200 before anybody knows how it ends."""

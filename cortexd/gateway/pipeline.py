@@ -6,6 +6,7 @@ neuron is asked, and settled before the client can have read the end of its answ
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -24,12 +25,15 @@ from cortexd.fleet.limits import limits_of
 from cortexd.fleet.pool import Pool
 from cortexd.gateway import answers
 from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
+from cortexd.gateway.budget import budget, budget_headers, over_cap
 from cortexd.gateway.endpoints import EndpointKind, Match, find
 from cortexd.gateway.exchange import Client, Head, Headers, Incoming
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
+from cortexd.ledger.calls import Held
+from cortexd.ledger.charging import Charge
 from cortexd.ledger.desk import Desk, LedgerDown, Reservation
-from cortexd.ledger.entries import Refused
+from cortexd.ledger.entries import Refused, ReservationId
 
 log = logging.getLogger("cortexd.gateway")
 
@@ -53,11 +57,15 @@ class Fleet(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the operator set for requests. Models are said to be as old as this process."""
+    """What the operator set for requests. Models are said to be as old as this process.
+
+    `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
+    """
 
     clocks: Clocks
     forward_fields: frozenset[str]
     started_unix_seconds: int
+    serve_uncapped: bool = False
 
 
 class Gateway:
@@ -125,14 +133,15 @@ class Gateway:
         principal, match = admitted.principal, admitted.match
         answer: bytes | Refusal
         if principal is None:
-            answer = answers.public(match.endpoint.kind, self._fleet.board.view)
+            view = self._fleet.board.view
+            answer = answers.public(match.endpoint.kind, view, self._desk.condition)
         elif match.endpoint.kind is EndpointKind.CHAT:
             await self._chat(principal, incoming, client, outlook)
             return
         elif match.endpoint.kind is EndpointKind.BUDGET:
             answer = await self._budget(principal)
         else:
-            answer = self._models(match)
+            answer = self._models(match, principal)
         await self._answer(answer, outlook, client)
 
     async def _budget(self, principal: Principal) -> bytes | Refusal:
@@ -141,18 +150,27 @@ class Gateway:
             totals = await self._desk.totals(principal.scopes[-1])
         except LedgerDown:
             return answers.ledger_down()
-        return answers.budget(principal, standings, totals)
+        return budget(principal, standings, totals)
 
-    def _models(self, match: Match) -> bytes | Refusal:
+    def _models(self, match: Match, principal: Principal) -> bytes | Refusal:
         entries = answers.model_entries(
+            principal,
             self._fleet.catalogue,
             self._fleet.board.view,
             created_unix_seconds=self._settings.started_unix_seconds,
         )
         if match.endpoint.kind is EndpointKind.MODELS:
             return models_list(tuple(entries.values()))
-        found = entries.get(match.argument)
-        return model_body(found) if found else answers.unknown_model(match.argument)
+        name = match.argument
+        found = entries.get(name)
+        if found is not None:
+            return model_body(found)
+        if not answers.may_use(principal, self._fleet.catalogue, self._resolved(name)):
+            return answers.model_not_allowed(name)
+        return answers.unknown_model(name)
+
+    def _resolved(self, name: str) -> ModelId:
+        return resolve(self._fleet.catalogue, name)
 
     async def _chat(
         self, principal: Principal, incoming: Incoming, client: Client, outlook: Outlook
@@ -165,11 +183,10 @@ class Gateway:
             await self._answer(asked, outlook, client)
             return
         outlook.asked = asked
-        model = resolve(self._fleet.catalogue, asked.model)
-        limits = self._limits(model)
-        if limits is None:
-            missing = answers.missing_model(asked.model, self._fleet.board.view)
-            await self._answer(missing, outlook, client)
+        model = self._resolved(asked.model)
+        limits = self._usable(principal, asked, model)
+        if isinstance(limits, Refusal):
+            await self._answer(limits, outlook, client)
             return
         outlook.model = model
         ceiling = bound(asked, limits, capped=principal.capped)
@@ -182,7 +199,7 @@ class Gateway:
             return
         async with granted:  # leaving settles, whatever happened
             relay = Relay(
-                self._sending(asked, model, ceiling, principal, incoming.head),
+                self._sending(asked, model, granted.bound, principal, incoming.head),
                 client,
                 pool=self._fleet.pool,
                 clocks=self._settings.clocks,
@@ -202,42 +219,61 @@ class Gateway:
         elif outcome is not None:
             await self._answer(outcome, outlook, client, granted)
 
-    def _limits(self, model: ModelId) -> ModelLimits | None:
-        """What is known about a model, with what its chat template was seen to add."""
+    def _usable(self, principal: Principal, asked: Asked, model: ModelId) -> ModelLimits | Refusal:
+        """What is known about a model that this caller may use, with what its chat template was
+        seen to add.
+        """
+        if not answers.may_use(principal, self._fleet.catalogue, model):
+            return answers.model_not_allowed(asked.model)
         limits = limits_of(model, self._fleet.catalogue, self._fleet.board.view)
         if limits is None:
-            return None
+            return answers.missing_model(asked.model, self._fleet.board.view)
         template_tokens = max(limits.template_tokens, self._desk.template_tokens(model))
         return msgspec.structs.replace(limits, template_tokens=template_tokens)
 
     async def _reserve(
         self, principal: Principal, ceiling: Bound, head: Head, outlook: Outlook
     ) -> Reservation | Refusal:
+        least = None
+        if principal.min_output is not None:
+            output_tokens = min(principal.min_output, ceiling.output_tokens)
+            least = Bound(ceiling.prompt_tokens, output_tokens, ceiling.choices)
+        outlook.asked_tokens = ceiling.total
         try:
             granted = await self._desk.reserve(
-                principal.scopes, ceiling, request_id=head.request_id
+                principal.scopes, ceiling, request_id=head.request_id, least=least
             )
         except LedgerDown:
-            return answers.ledger_down()
+            if not self._serves_without_ledger(principal):
+                return answers.ledger_down()
+            granted, outlook.unjournalled = unjournalled(ceiling), True
         if isinstance(granted, Refused):
             outlook.refused = granted
             outlook.standings = (granted.standing,)
-            return answers.over_cap(granted)
+            wall_ms = time.time_ns() // 1_000_000
+            return over_cap(granted, wall_ms=wall_ms, clamped=least is not None)
         outlook.standings, outlook.reservation = granted.standings, granted
         return granted
 
+    def _serves_without_ledger(self, principal: Principal) -> bool:
+        """Whether nothing that the ledger would have said could matter, and the operator wants it
+        so. A ledger that is only busy would be no reason to stop metering.
+        """
+        wanted = self._settings.serve_uncapped and not principal.limited
+        return wanted and self._desk.condition != "ok"
+
     def _sending(
-        self, asked: Asked, model: ModelId, ceiling: Bound, principal: Principal, head: Head
+        self, asked: Asked, model: ModelId, reserved: Bound, principal: Principal, head: Head
     ) -> Sending:
         return Sending(
             path="/v1/chat/completions",
             headers=_neuron_headers(principal, head, stream=asked.stream),
-            body=chat_body(asked, model=model, output_tokens=ceiling.output_tokens),
+            body=chat_body(asked, model=model, output_tokens=reserved.output_tokens),
             stream=asked.stream,
             include_usage=asked.include_usage,
             model_name=asked.model,
-            output_tokens=ceiling.output_tokens,
-            choices=ceiling.choices,
+            output_tokens=reserved.output_tokens,
+            choices=reserved.choices,
         )
 
     async def _learn(self, model: ModelId, limits: ModelLimits, settled: Reservation) -> None:
@@ -262,7 +298,7 @@ class Gateway:
     ) -> None:
         """Send a whole answer with the headers that every answer carries."""
         request_id = outlook.head.request_id
-        extra = answers.budget_headers(reservation.standings if reservation else outlook.standings)
+        extra = budget_headers(reservation.standings if reservation else outlook.standings)
         if isinstance(answer, Refusal):
             rendered = render(answer, request_id=request_id)
             outlook.status, outlook.refusal = rendered.status, answer
@@ -273,6 +309,15 @@ class Gateway:
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)
+
+
+def unjournalled(bound: Bound) -> Reservation:
+    """A reservation that no ledger knows of; its charge is only told and counted."""
+
+    async def forget(reservation_id: ReservationId, charge: Charge) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
 
 
 def _neuron_headers(principal: Principal, head: Head, *, stream: bool) -> Headers:

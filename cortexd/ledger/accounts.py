@@ -1,8 +1,9 @@
 """The books: who has reserved and spent what, and whether more may be reserved.
 
 Owns the ledger's state machine and its invariants. Refuses to know disks, tasks, clocks (every
-decision is told the time) and configuration files. Its words are in `entries.py`, the arithmetic of
-one cap in `limits.py` and `windows.py`, the table of reservations in `reservations.py`.
+decision is told the time) and configuration files. Its words are in `entries.py`, the caps in
+`limit_table.py`, the arithmetic of one in `limits.py`, `windows.py` and `periods.py`, the table of
+reservations in `reservations.py`.
 """
 
 # Theory of operation
@@ -10,7 +11,7 @@ one cap in `limits.py` and `windows.py`, the table of reservations in `reservati
 #
 # There are two kinds of method, and the line between them is the design.
 #
-# 1) *Decisions* (reserve, settle, configure, ghosts, tick, learn, mark) look at the state and
+# 1) *Decisions* (reserve, settle, configure, roll, ghosts, tick, learn, mark) look at the state and
 #    return the entries that should happen, and an answer. They never change anything, not even a
 #    cache, so a decision that is thrown away (caller gone, disk dead) never was.
 #
@@ -41,14 +42,17 @@ one cap in `limits.py` and `windows.py`, the table of reservations in `reservati
 #
 # The life of a cap:
 #
-#    limit:  uncapped -> enforced, or another cap or window.    drop:  enforced -> retired.
+#    limit:  none -> enforced, or another amount.    drop:  enforced -> retired.
 #
+# - A scope has any number of caps, one for each unit and window; a request has to fit under all of
+#   them, on all of its scopes, or nothing is reserved. A changed window is another cap.
 # - Books outlive caps. A retired cap admits everything but is still charged; when it comes back it
-#   goes on where it would have been. A new balance, on a scope that was uncapped or rolling,
-#   begins with all tokens that the scope ever spent: a balance is a promise about the total, so
-#   that is the only beginning under which it is kept, and "remove the cap, add it again" is no way
-#   to reset it. A new rolling window begins empty, or with the charges of the rolling window that
-#   it replaces which still count there. Open reservations count under a new cap at once.
+#   goes on where it would have been. A new balance begins with all that the scope ever spent: a
+#   balance is a promise about the total, so that is the only beginning under which it is kept, and
+#   "remove the cap, add it again" is no way to reset it. A new window of another kind begins with
+#   what a rolling window on the same scope remembers of its time, else empty. Open reservations
+#   count under a new cap at once. A shadow cap differs from a retired one in that it is asked.
+# - A civil period ends by the wall clock, so its next one is a decision (`roll`) and an entry.
 # - A cap lowered below what is used takes nothing back; it admits nothing until there is room.
 #
 # Admission is judged twice by the same rule: when a reservation is decided, and again when its
@@ -63,8 +67,8 @@ one cap in `limits.py` and `windows.py`, the table of reservations in `reservati
 from collections.abc import Iterable, Sequence
 from typing import Self, assert_never
 
+from cortexd.ledger.cap_windows import BALANCE, Unit
 from cortexd.ledger.charging import Charge
-from cortexd.ledger.configuring import changes
 from cortexd.ledger.entries import (
     AMOUNT_MAX,
     Cap,
@@ -82,20 +86,21 @@ from cortexd.ledger.entries import (
     OpenReservation,
     Refused,
     ReservationId,
+    RollEntry,
     Scope,
     Settled,
     Snapshot,
     Standing,
     Totals,
     Unknown,
-    limit_id,
     model_label,
     request_label,
 )
 from cortexd.ledger.lifetimes import Counters
-from cortexd.ledger.limits import Limit, worst
+from cortexd.ledger.limit_table import LimitTable
+from cortexd.ledger.limits import shadow_refusal, worst
 from cortexd.ledger.reservations import IllegalEntry, Reservations
-from cortexd.ledger.windows import BUCKETS, window_of
+from cortexd.ledger.windows import BUCKETS
 
 LEARNED_MODELS_MAX = 4096
 """How many models' template tokens are remembered; names come from neurons, so there is an end."""
@@ -117,8 +122,7 @@ class Accounts:
 
     def __init__(self, *, buckets: int = BUCKETS) -> None:
         self.now_ms = 0
-        self._buckets = buckets
-        self._limits: dict[Scope, Limit] = {}
+        self._limits = LimitTable(buckets=buckets)
         self._reservations = Reservations()
         self._counters: dict[Scope, Counters] = {}
         self._template_tokens: dict[ModelLabel, int] = {}
@@ -126,23 +130,39 @@ class Accounts:
     # Decisions: they return entries to apply, and change nothing.
 
     def reserve(
-        self, now_ms: int, scopes: tuple[Scope, ...], tokens: int, *, request_id: str = ""
+        self,
+        now_ms: int,
+        scopes: tuple[Scope, ...],
+        tokens: int,
+        *,
+        least: int | None = None,
+        step: int = 1,
+        request_id: str = "",
     ) -> tuple[tuple[HoldEntry, ...], Granted | Refused]:
         """Reserve `tokens` on all of `scopes` or on none.
 
         Returns one entry and `Granted`, or none and the refusal that lasts longest. Scopes without
-        a cap admit everything, and are counted. `request_id`: for people; any text.
+        a cap admit everything, and are counted. `least`: where `tokens` do not fit, reserve what is
+        left, but not fewer than these, and more only in steps of `step`. `request_id`: for people;
+        any text.
         """
         if not scopes or len(set(scopes)) != len(scopes):
             raise ValueError(f"scopes {scopes!r}")
         now_ms = max(now_ms, self.now_ms)
         tokens = _amount(tokens)
-        refusing = [limit for limit in self._limits_on(scopes) if not limit.admits(now_ms, tokens)]
+        limits = self._limits.on(scopes)
+        refusing = [limit for limit in limits if not limit.admits(now_ms, tokens)]
+        if refusing and least is not None and least < tokens:
+            left = [limit.standing(now_ms).available for limit in refusing if limit.unit == "tok"]
+            more = min(left, default=tokens) - least
+            tokens = _amount(least) + max(0, more // step * step)
+            refusing = [limit for limit in limits if not limit.admits(now_ms, tokens)]
         if refusing:
             return (), worst([limit.refusal(now_ms, tokens) for limit in refusing])
         reservation_id = ReservationId(self._reservations.next_id)
         entry = HoldEntry(now_ms, reservation_id, scopes, tokens, request_label(request_id))
-        return (entry,), Granted(reservation_id)
+        asked = tokens if least is None else min(tokens, least)
+        return (entry,), Granted(reservation_id, tokens, shadow_refusal(limits, now_ms, asked))
 
     def settle(
         self, now_ms: int, reservation_id: ReservationId, charge: Charge
@@ -167,9 +187,21 @@ class Accounts:
         overrun = max(0, tokens - found.tokens)
         return (entry,), Settled(reservation_id, found.scopes, tokens, overrun)
 
-    def configure(self, now_ms: int, caps: Iterable[Cap]) -> tuple[LimitEntry | DropEntry, ...]:
-        """Make `caps`, and no others, the ones that are enforced. At most one for each scope."""
-        return changes(self._limits, caps, now_ms=max(now_ms, self.now_ms))
+    def configure(
+        self, now_ms: int, caps: Iterable[Cap], *, wall_ms: int | None = None
+    ) -> tuple[LimitEntry | DropEntry, ...]:
+        """Make `caps`, and no others, the ones that are enforced.
+
+        `wall_ms`: Unix milliseconds for civil periods; None: ledger time is right.
+        """
+        now_ms = max(now_ms, self.now_ms)
+        return self._limits.configure(
+            caps, now_ms=now_ms, wall_ms=now_ms if wall_ms is None else wall_ms
+        )
+
+    def roll(self, now_ms: int, wall_ms: int) -> tuple[RollEntry, ...]:
+        """Begin the civil periods that are due; to be asked before every reservation."""
+        return self._limits.rolls(max(now_ms, self.now_ms), wall_ms)
 
     def ghosts(self, now_ms: int, grace_ms: int) -> tuple[GhostEntry, ...]:
         """At recovery: make every reservation that a dead process left open a ghost for a grace."""
@@ -206,7 +238,7 @@ class Accounts:
     @property
     def buckets(self) -> int:
         """Grains of a rolling window, as given at the beginning."""
-        return self._buckets
+        return self._limits.buckets
 
     @property
     def open_reservations(self) -> int:
@@ -222,17 +254,10 @@ class Accounts:
         """Every open reservation, the oldest first."""
         return self._reservations.every()
 
-    def standing(self, scope: Scope, now_ms: int) -> Standing | None:
-        """How the cap on `scope` stands; None where none is enforced."""
-        limit = self._limits.get(scope)
-        if limit is None or limit.retired:
-            return None
-        return limit.standing(max(now_ms, self.now_ms))
-
     def standings(self, scopes: Sequence[Scope], now_ms: int) -> tuple[Standing, ...]:
         """How the enforced caps on `scopes` stand, in that order."""
         now_ms = max(now_ms, self.now_ms)
-        limits = [limit for limit in self._limits_on(scopes) if not limit.retired]
+        limits = [limit for limit in self._limits.on(scopes) if not limit.retired]
         return tuple(limit.standing(now_ms) for limit in limits)
 
     def lifetime(self, scope: Scope) -> Lifetime:
@@ -266,7 +291,9 @@ class Accounts:
             case LimitEntry():
                 self._apply_limit(entry)
             case DropEntry():
-                self._apply_drop(entry)
+                self._limits.apply_drop(entry)
+            case RollEntry():
+                self._limits.apply_roll(entry)
             case GhostEntry():
                 self._reservations.haunt(entry.i, entry.x)
             case LearnEntry():
@@ -278,13 +305,13 @@ class Accounts:
         self.now_ms = entry.t
 
     def _apply_hold(self, entry: HoldEntry) -> None:
-        limits = self._limits_on(entry.w)
+        limits = self._limits.on(entry.w)
         for limit in limits:
             if not limit.admits(entry.t, entry.a):
                 raise IllegalEntry(f"{entry} does not fit {limit.standing(entry.t)}")
         self._reservations.add(entry)
         for limit in limits:
-            limit.reserved += entry.a
+            limit.hold(entry.t, entry.a)
         for scope in entry.w:
             if scope not in self._counters:
                 self._counters[scope] = Counters(Lifetime())
@@ -292,45 +319,26 @@ class Accounts:
 
     def _apply_close(self, entry: CloseEntry) -> None:
         found = self._reservations.remove(entry.i)
-        for limit in self._limits_on(found.scopes):
-            limit.reserved -= found.tokens
-            limit.window.charge(entry.t, entry.a)
+        for limit in self._limits.on(found.scopes):
+            limit.close(entry.t, found.tokens, entry.a)
         for scope in found.scopes:
             self._counters[scope].count_charge(entry, reserved=found.tokens)
 
     def _apply_limit(self, entry: LimitEntry) -> None:
-        scope = entry.s
-        window_ms = entry.v if entry.m == "rolling" else None
-        if entry.l != limit_id(scope) or (window_ms is None) != (entry.v == 0):
-            raise IllegalEntry(f"a limit that makes no sense: {entry}")
-        old = self._limits.get(scope)
-        if old is None or old.window.window_ms != window_ms:
-            window = window_of(
-                window_ms,
-                spent=self.lifetime(scope).tokens,
-                charges=() if old is None else old.window.charges_at(entry.t),
-                buckets=self._buckets,
-            )
-        else:
-            window = old.window
-        reserved = self._reservations.tokens_on(scope) if old is None else old.reserved
-        self._limits[scope] = Limit(scope, entry.c, window, reserved=reserved)
-
-    def _apply_drop(self, entry: DropEntry) -> None:
-        scope = Scope(entry.l.removesuffix("/tok"))
-        limit = self._limits.get(scope)
-        if limit is None or entry.l != limit_id(scope) or limit.retired:
-            raise IllegalEntry(f"limit {entry.l} is dropped but was not enforced")
-        limit.retired = True
+        self._limits.apply_limit(
+            entry,
+            spent_ever=self._spent_ever(entry.s, entry.u),
+            reservations=self._reservations.on(entry.s),
+        )
 
     def _apply_learn(self, entry: LearnEntry) -> None:
         if entry.a <= self._template_tokens.get(entry.m, 0):
             raise IllegalEntry(f"template tokens of {entry.m} would shrink to {entry.a}")
         self._template_tokens[entry.m] = entry.a
 
-    def _limits_on(self, scopes: Sequence[Scope]) -> list[Limit]:
-        limits = self._limits
-        return [limits[scope] for scope in scopes if scope in limits]
+    def _spent_ever(self, scope: Scope, unit: Unit) -> int:
+        lifetime = self.lifetime(scope)
+        return lifetime.requests if unit == "req" else lifetime.tokens
 
     # Snapshots.
 
@@ -339,7 +347,7 @@ class Accounts:
         return Snapshot(
             t=self.now_ms,
             next=self._reservations.next_id,
-            limits=tuple(self._limits[scope].books(self.now_ms) for scope in sorted(self._limits)),
+            limits=tuple(limit.books(self.now_ms) for limit in self._limits.every()),
             holds=self._reservations.every(),
             life=tuple((scope, self.lifetime(scope)) for scope in sorted(self._counters)),
             learned=tuple(sorted(self._template_tokens.items())),
@@ -352,9 +360,9 @@ class Accounts:
         accounts.now_ms = snapshot.t
         accounts._reservations = Reservations(snapshot.next, snapshot.holds)
         for books in snapshot.limits:
-            accounts._limits[books.scope] = Limit.from_books(
-                books, reserved=accounts._reservations.tokens_on(books.scope), buckets=buckets
-            )
+            if not books.window.makes_sense:
+                raise BrokenBooks(f"a window that cannot be: {books}")
+            accounts._limits.restore(books, accounts._reservations.on(books.scope))
         accounts._counters = {scope: Counters(lifetime) for scope, lifetime in snapshot.life}
         accounts._template_tokens = dict(snapshot.learned)
         accounts.check()
@@ -364,16 +372,19 @@ class Accounts:
 
     def check(self) -> None:
         """Add everything up afresh. Raises BrokenBooks, naming what does not agree."""
-        for scope, limit in self._limits.items():
+        for limit in self._limits.every():
             wrong = limit.check()
             if wrong is not None:
-                raise BrokenBooks(f"{scope}: {wrong}")
-            reserved = self._reservations.tokens_on(scope)
+                raise BrokenBooks(f"{limit.limit_id}: {wrong}")
+            reserved = limit.reserved_by(self._reservations.on(limit.scope))
             if limit.reserved != reserved:
-                raise BrokenBooks(f"{scope}: {limit.reserved} reserved, but {reserved} are open")
-            spent = limit.window.spent_at(self.now_ms)
-            if limit.window.window_ms is None and spent != self.lifetime(scope).tokens:
-                raise BrokenBooks(f"{scope}: a balance of {spent} is not what was ever spent")
+                raise BrokenBooks(f"{limit.limit_id}: {limit.reserved} reserved, not {reserved}")
+            spent, ever = (
+                limit.window.spent_at(self.now_ms),
+                self._spent_ever(limit.scope, limit.unit),
+            )
+            if limit.window.window == BALANCE and spent != ever:
+                raise BrokenBooks(f"{limit.limit_id}: a balance of {spent}, but {ever} were spent")
         last = 0
         for found in self._reservations.every():
             if not last < found.reservation_id < self._reservations.next_id:

@@ -27,10 +27,15 @@ class LedgerDown(Exception):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A reservation was made and is durable; the capped scopes' standings, with it counted."""
+    """A reservation was made and is durable; the capped scopes' standings, with it counted.
+
+    `tokens`: how many are reserved. `would_refuse`: what a shadow cap would have answered.
+    """
 
     reservation_id: ReservationId
     standings: tuple[Standing, ...]
+    tokens: int
+    would_refuse: Refused | None
 
 
 class Call(Generic[Answer]):
@@ -86,14 +91,28 @@ def _refuse_to_abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
 
 
 class ReserveCall(Call[Held | Refused]):
-    """Reserve `tokens` on all scopes or none; answered once it is durable (a refusal at once)."""
+    """Reserve `tokens` on all scopes or none; answered once it is durable (a refusal at once).
 
-    __slots__ = ("request_id", "scopes", "tokens")
+    `least`: where they do not fit, reserve what is left, but not fewer than these, and more only in
+    steps of `step`.
+    """
 
-    def __init__(self, scopes: tuple[Scope, ...], tokens: int, request_id: str) -> None:
+    __slots__ = ("least", "request_id", "scopes", "step", "tokens")
+
+    def __init__(
+        self,
+        scopes: tuple[Scope, ...],
+        tokens: int,
+        request_id: str,
+        *,
+        least: int | None = None,
+        step: int = 1,
+    ) -> None:
         super().__init__()
         self.scopes = scopes
         self.tokens = tokens
+        self.least = least
+        self.step = step
         self.request_id = request_id
 
 

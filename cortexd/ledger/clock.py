@@ -90,6 +90,15 @@ class LedgerClock:
         """The host's wall clock: for headers and reports, never for a decision on a window."""
         return self._sources.wall_ms()
 
+    def civil_ms(self) -> int:
+        """Unix milliseconds for the civil calendar: the wall clock, where it can be believed.
+
+        A clock that was never set (a board without a battery, before it has found a time server)
+        would begin a period in 1970; ledger time has to do until then.
+        """
+        wall_ms = self._sources.wall_ms()
+        return wall_ms if wall_ms >= WALL_BELIEVED_FROM_MS else self.now_ms()
+
     def skew_ms(self) -> int:
         """How far the wall clock is ahead of ledger time; steps of the wall clock show up here."""
         return self.wall_ms() - self.now_ms()

@@ -16,6 +16,7 @@ from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Entry, Scope
 from cortexd.ledger.journal import Journal
+from cortexd.ledger.retention import DiskUse
 from cortexd.ledger.sync_thread import Syncer
 
 SYNC_WITHIN_SECONDS = 0.05
@@ -38,6 +39,9 @@ class LedgerObserver(Protocol):
 
     def synced(self, seconds: float) -> None:
         """A sync has returned after this long, as the ledger task felt it."""
+
+    def disk(self, use: DiskUse) -> None:
+        """The journal takes so much now: when it was opened, and after every sync."""
 
     def open_reservations(self, n: int) -> None:
         """So many reservations are open now, ghosts included."""
@@ -88,6 +92,7 @@ class Committer:
         self._flight: _Flight | None = None
         self._sync_by = math.inf
         self._mark_at = math.inf
+        observe.disk(journal.disk_use())
 
     @property
     def has_landed(self) -> bool:
@@ -157,6 +162,7 @@ class Committer:
         self._flight = None
         now = trio.current_time()
         self._observe.synced(now - flight.started)
+        self._observe.disk(self._journal.disk_use())
         for call in flight.waiting:
             call.deliver()
         if not self._batch.entries:

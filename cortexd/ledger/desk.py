@@ -15,6 +15,7 @@ from cortexd.dialects.upper_bound import Bound
 from cortexd.ledger.calls import (
     AnyCall,
     Call,
+    Held,
     LearnCall,
     LedgerDown,
     ReserveCall,
@@ -24,6 +25,7 @@ from cortexd.ledger.calls import (
 )
 from cortexd.ledger.charging import Charge, charge
 from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing, Totals
+from cortexd.ledger.journal import Condition
 
 if TYPE_CHECKING:
     from cortexd.dialects.usage import Ending
@@ -45,35 +47,57 @@ class Desk:
 
     `send` is the desk's own end of the ledger task's channel (capacity 0); closing the last one
     ends that task. `template_tokens` reads what the ledger has learned, as
-    `Accounts.template_tokens` does.
+    `Accounts.template_tokens` does; `condition` is `Journal.condition`.
     """
 
     def __init__(
         self,
         send: trio.MemorySendChannel[AnyCall],
         template_tokens: Callable[[str], int],
+        condition: Callable[[], Condition] = lambda: "ok",
         *,
         calls_max: int = CALLS_MAX,
     ) -> None:
         self._send = send
         self._template_tokens = template_tokens
+        self._condition = condition
         self._calls_max = calls_max
         self._calls = 0
 
+    @property
+    def condition(self) -> Condition:
+        """Whether the ledger takes reservations, and if not, why."""
+        return self._condition()
+
     async def reserve(
-        self, scopes: tuple[Scope, ...], bound: Bound, *, request_id: str
+        self,
+        scopes: tuple[Scope, ...],
+        bound: Bound,
+        *,
+        request_id: str,
+        least: Bound | None = None,
     ) -> "Reservation | Refused":
         """Reserve `bound.total` tokens on all scopes or on none; durable when this returns.
+
+        `least`: where that does not fit, reserve what is left, but not less than this (which any
+        refusal is then about); the reservation's `bound` says how much output is paid for.
 
         Enter the reservation at once: `async with granted as reservation:`, nothing awaited in
         between. Raises `LedgerDown`. A cancellation that comes before the ledger has taken the call
         leaves nothing behind; one that comes later is felt at the first checkpoint inside the
         reservation, which then gives it back.
         """
-        held = await self._ask(ReserveCall(scopes, bound.total, request_id))
+        call = ReserveCall(
+            scopes,
+            bound.total,
+            request_id,
+            least=None if least is None else least.total,
+            step=bound.choices,
+        )
+        held = await self._ask(call)
         if isinstance(held, Refused):
             return held
-        return Reservation(self._settle, held.reservation_id, bound, held.standings)
+        return Reservation(self._settle, held, _afforded(bound, held.tokens))
 
     async def standings(self, scopes: tuple[Scope, ...]) -> tuple[Standing, ...]:
         """How the caps on these scopes stand now; scopes without a cap are left out.
@@ -148,7 +172,8 @@ class Reservation:
     `bound`, `dispatched` (set it before the first byte goes to a neuron) and `ending` (set it as
     soon as it is known; left None after a dispatch, the whole bound is charged).
 
-    `standings`: the capped scopes' standings with this reservation counted. `charge`: None until
+    `standings`: how all caps on the scopes stand, with this reservation counted. `would_refuse`:
+    what a shadow cap would have answered. `charge`: None until
     this is left; and it stays None when the ledger could not take the settlement: the reservation
     is then charged in full when the ledger is opened again.
     """
@@ -156,14 +181,14 @@ class Reservation:
     def __init__(
         self,
         settle: Callable[[ReservationId, Charge], Awaitable[None]],
-        reservation_id: ReservationId,
+        held: Held,
         bound: Bound,
-        standings: tuple[Standing, ...],
     ) -> None:
         self._settle = settle
-        self._reservation_id = reservation_id
+        self._reservation_id = held.reservation_id
         self.bound = bound
-        self.standings = standings
+        self.standings = held.standings
+        self.would_refuse = held.would_refuse
         self.dispatched = False
         self.ending: Ending | None = None
         self.charge: Charge | None = None
@@ -188,3 +213,11 @@ class Reservation:
         except LedgerDown:
             return
         self.charge = cost
+
+
+def _afforded(bound: Bound, tokens: int) -> Bound:
+    """`bound` with as much output as `tokens` pay for, which are no more than it asks for."""
+    if tokens >= bound.total:
+        return bound
+    output_tokens = (tokens - bound.prompt_tokens) // bound.choices
+    return Bound(bound.prompt_tokens, output_tokens, bound.choices)

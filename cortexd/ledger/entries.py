@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from cortexd.ledger.cap_windows import BALANCE, CalendarPeriod, CapWindow, Unit, WindowKind
+
 AMOUNT_MAX = 2**53 - 1
 """Largest amount in the books. Anything larger is recorded as this: no cap lies above it."""
 
@@ -30,14 +32,11 @@ Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 """An instant of ledger time, or a length of it."""
 
-WindowLength: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
-"""Milliseconds of a rolling window, never none."""
-
 Scope = NewType("Scope", str)
 """Whose money: `key:<key id>`, `acct:<account id>` or `anonymous`; ids percent-quoted."""
 
 LimitId = NewType("LimitId", str)
-"""Name of one limit in the journal: its scope and its unit, as in `key:ci/tok`."""
+"""Name of one limit in the journal: scope, unit and window, as in `key:ci/tok/rolling:60000`."""
 
 ReservationId = NewType("ReservationId", int)
 """Number of a reservation: counts up over all lives of a ledger directory."""
@@ -55,8 +54,6 @@ what was reserved or what was seen: `cut` (ran past its output), `abort` (client
 (neuron failed), `unmetered` (no believable count), `unknown` (its owner said nothing), `crash` (its
 owner died with its process).
 """
-
-WindowKind: TypeAlias = Literal["balance", "rolling"]
 
 
 def key_scope(key_id: str) -> Scope:
@@ -79,9 +76,9 @@ ANONYMOUS = Scope("anonymous")
 """Scope of callers without a key, where the operator allows them."""
 
 
-def limit_id(scope: Scope) -> LimitId:
-    """Name of the token limit on `scope`."""
-    return LimitId(scope + "/tok")
+def limit_id(scope: Scope, window: CapWindow = BALANCE, unit: Unit = "tok") -> LimitId:
+    """Name of the one limit on `scope` that counts `unit` over `window`."""
+    return LimitId(f"{scope}/{unit}/{window.words}")
 
 
 def model_label(model: str) -> ModelLabel:
@@ -107,33 +104,48 @@ def _quoted(name: str, *, safe: str = "") -> str:
 
 
 class Cap(msgspec.Struct, frozen=True):
-    """A hard cap that the configuration asks for. `window_ms` None: a balance, which never resets.
+    """A hard cap that the configuration asks for; a scope has at most one per unit and window.
 
-    Otherwise the cap holds in every interval of `window_ms`, wherever it starts.
+    `hard_cap` counts in `unit`. `shadow`: it is kept, and says what it would have refused, but
+    refuses nothing.
     """
 
     scope: Scope
     hard_cap: int
-    window_ms: int | None
+    window: CapWindow = BALANCE
+    unit: Unit = "tok"
+    shadow: bool = False
+
+    @property
+    def limit_id(self) -> LimitId:
+        """Its name in the journal."""
+        return limit_id(self.scope, self.window, self.unit)
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How one cap stands at an instant.
+    """How one cap stands at an instant. Amounts count in `unit`.
 
-    `restored_in_ms`: rolling caps only; how long until nothing counts against the cap any more, if
-    every open reservation were settled now and nothing else happened.
+    `restored_in_ms`: how long until nothing counts against the cap any more, if every open
+    reservation were settled now and nothing else happened; None where that is never, or unknown.
     """
 
     scope: Scope
     hard_cap: int
-    window_ms: int | None
+    window: CapWindow
     spent: int
     reserved: int
     restored_in_ms: int | None
+    unit: Unit = "tok"
+    shadow: bool = False
+
+    @property
+    def window_ms(self) -> int | None:
+        """Length of the window, where it is always the same."""
+        return self.window.ms or None
 
     @property
     def available(self) -> int:
-        """Tokens that could still be reserved under this cap."""
+        """What could still be reserved under this cap."""
         return max(0, self.hard_cap - self.spent - self.reserved)
 
 
@@ -147,11 +159,12 @@ class Totals(msgspec.Struct, frozen=True):
 class Refused(msgspec.Struct, frozen=True):
     """A reservation that was not made, and the cap that bit.
 
-    `standing` is the cap's at the refusal; `asked` the tokens asked for. `fits_in_ms`: how long
-    until the request fits, or None where waiting cannot help: a balance, or, when
-    `asked > standing.hard_cap`, a request larger than the cap ever allows. `exact`: with nothing
-    else happening the request is admitted then and not a millisecond sooner; False where open
-    reservations are in the way, and nobody knows when they end.
+    `standing` is the cap's at the refusal; `asked` what was asked of it, in its unit. `fits_in_ms`:
+    how long until the request fits under every cap, or None where waiting cannot help: a balance,
+    or, when `asked > standing.hard_cap`, a request larger than the cap ever allows. `exact`: with
+    nothing else happening the request is admitted then and not a millisecond sooner; False where
+    open reservations are in the way, and nobody knows when they end, or where the wall clock has
+    its say.
     """
 
     standing: Standing
@@ -161,9 +174,14 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """A reservation that is made as soon as its entry is applied."""
+    """A reservation that is made as soon as its entry is applied.
+
+    `tokens`: how many are reserved. `would_refuse`: what a shadow cap would have answered.
+    """
 
     reservation_id: ReservationId
+    tokens: int
+    would_refuse: Refused | None = None
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -212,14 +230,43 @@ class CloseEntry(_Entry, frozen=True, tag="close"):
 
 
 class LimitEntry(_Entry, frozen=True, tag="limit"):
-    """Limit `l` on scope `s`: cap `c` in unit `u`, window kind `m` of `v` ms (balance: 0)."""
+    """Limit `l` on scope `s`: cap `c` in unit `u`; window kind `m` of `v` ms, or of the civil
+    periods `p` in the zone `z`. `h`: a shadow, which refuses nothing.
+
+    A new civil limit is told its first period: begin `b` and end `x` in ledger time, end `e` on the
+    wall clock; the next does not begin before `r`.
+    """
 
     l: LimitId  # noqa: E741 (the field names are those of journal format 1)
     s: Scope
-    u: Literal["tok"]
+    u: Unit
     m: WindowKind
     c: Amount
     v: Milliseconds = 0
+    p: CalendarPeriod | Literal[""] = ""
+    z: str = ""
+    b: Milliseconds = 0
+    x: Milliseconds = 0
+    e: Milliseconds = 0
+    r: Milliseconds = 0
+    h: bool = False
+
+    @property
+    def window(self) -> CapWindow:
+        """The window of the limit."""
+        return CapWindow(self.m, self.v, self.p, self.z)
+
+
+class RollEntry(_Entry, frozen=True, tag="roll"):
+    """A civil period of limit `l` begins now; it ends at `x` in ledger time, `e` on the wall clock.
+
+    The next does not begin before `r`.
+    """
+
+    l: LimitId  # noqa: E741
+    x: Milliseconds
+    e: Milliseconds
+    r: Milliseconds
 
 
 class DropEntry(_Entry, frozen=True, tag="drop"):
@@ -247,7 +294,14 @@ class MarkEntry(_Entry, frozen=True, tag="mark"):
 
 
 Entry: TypeAlias = (
-    HoldEntry | CloseEntry | LimitEntry | DropEntry | GhostEntry | LearnEntry | MarkEntry
+    HoldEntry
+    | CloseEntry
+    | LimitEntry
+    | DropEntry
+    | RollEntry
+    | GhostEntry
+    | LearnEntry
+    | MarkEntry
 )
 """Everything that can stand in a journal. Kinds and fields are format 1 of the journal."""
 
@@ -278,20 +332,38 @@ class Lifetime(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     overrun: Amount = 0
 
 
-class LimitBooks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One limit in a snapshot.
+class WindowBooks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a window remembers; which of the fields are used depends on its kind.
 
-    `window_ms` None: a balance of `spent` and no `charges`. Otherwise `charges` are the pairs
-    (stamp in ms, tokens) that still count, oldest first, and `spent` is 0. What is reserved is not
-    kept here: the open reservations say it.
+    `spent`: what counts (balance, fixed, calendar). `charges`: the pairs (stamp in ms, amount) that
+    still count, oldest first (rolling). `begins_ms`: of the current period (fixed). `ends_ms`: of
+    the current civil period, `ends_wall_ms` on the wall clock; no next one begins before
+    `not_before_ms` (calendar).
     """
 
+    spent: Amount = 0
+    charges: tuple[tuple[Milliseconds, Amount], ...] = ()
+    begins_ms: Milliseconds = 0
+    ends_ms: Milliseconds = 0
+    ends_wall_ms: Milliseconds = 0
+    not_before_ms: Milliseconds = 0
+
+
+class LimitBooks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One limit in a snapshot. What is reserved is not kept here: the open reservations say it."""
+
     scope: Scope
+    unit: Unit
+    window: CapWindow
     hard_cap: Amount
-    window_ms: WindowLength | None
-    spent: Amount
-    charges: tuple[tuple[Milliseconds, Amount], ...]
     retired: bool
+    shadow: bool
+    books: WindowBooks
+
+    @property
+    def limit_id(self) -> LimitId:
+        """Its name in the journal."""
+        return limit_id(self.scope, self.window, self.unit)
 
 
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

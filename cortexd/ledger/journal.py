@@ -20,7 +20,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 import msgspec
 
@@ -30,18 +30,34 @@ from cortexd.ledger.disk import DirectoryDisk, Disk, LedgerProblem, unusable
 from cortexd.ledger.entries import Cap, Entry, Snapshot
 from cortexd.ledger.opening import Found, read_newest
 from cortexd.ledger.records import FORMAT, Header, Hint, encode_hint
+from cortexd.ledger.retention import ClosedSegments, DiskUse, Retention
 from cortexd.ledger.segment import Segment, segment_name
 
-__all__ = ["Journal", "JournalFailed", "JournalSettings", "LedgerProblem"]
+__all__ = ["Condition", "Journal", "JournalFailed", "JournalSettings", "LedgerProblem"]
 
 _log = logging.getLogger("cortexd.ledger")
+
+# A start applies all entries of a segment again, some 50,000 a second where each request has four
+# caps: so many bytes are 16,000 entries and a third of a second. Segments that are smaller still
+# would hold little but snapshots where there are a thousand keys.
+SEGMENT_BYTES_MAX = 2 << 20
 
 # Shortest time between two segments that begin because the wall clock was moved.
 _STEP_ROLL_MS = 60_000
 
 _MEASURE_ROOM_MS = 1_000
 
-_LONG_DOWNTIME_MS = 30 * 24 * 3_600_000
+_DAY_MS = 24 * 3_600_000
+_LONG_DOWNTIME_MS = 30 * _DAY_MS
+
+# A roll makes one segment, so that a backlog (after a setting was lowered) goes away by and by
+# without anybody having to wait for it.
+_REMOVED_AT_START_MAX = 64
+_REMOVED_AT_ROLL_MAX = 4
+
+
+Condition: TypeAlias = Literal["ok", "low_on_room", "failed"]
+"""How a journal is: `low_on_room` refuses new reservations, `failed` writes nothing any more."""
 
 
 class JournalFailed(Exception):
@@ -61,14 +77,16 @@ class JournalSettings(msgspec.Struct, frozen=True):
     """What a journal does by the clock and by size. Tests make these small.
 
     `grace_ms`: how long a dead process's reservations stay reserved before they are charged.
-    `segment_bytes_max`, `segment_ms_max`: size and age at which a new segment begins.
-    `room_bytes_min`: free space below which nothing more is reserved.
-    `new_salt`: so many random bytes.
+    `segment_bytes_max`, `segment_ms_max`: size of the entries and age at which a new segment
+    begins; the size bounds the time of a start. `room_bytes_min`: free space below which nothing
+    more is reserved. `retention`: what is kept of the segments before. `new_salt`: so many random
+    bytes.
     """
 
     grace_ms: int = 30_000
     on_reboot: OnReboot = "wall"
-    segment_bytes_max: int = 8 << 20
+    retention: Retention = Retention()
+    segment_bytes_max: int = SEGMENT_BYTES_MAX
     segment_ms_max: int = 24 * 3_600_000
     room_bytes_min: int = 64 << 20
     new_salt: Callable[[int], bytes] = secrets.token_bytes
@@ -90,6 +108,8 @@ class Journal:
         self._where = where
         self._failed: JournalFailed | None = None
         self._room_is_low = False
+        self._free_bytes: int | None = None
+        self._closed = ClosedSegments(disk, settings.retention)
         self.clock = clock
         self.accounts = found.accounts
         self.written = self.durable = found.n
@@ -106,14 +126,21 @@ class Journal:
         *,
         grace_seconds: float = 30,
         on_reboot: OnReboot = "wall",
+        retention_days: float = 90,
+        retention_bytes: int = 2 << 30,
     ) -> Self:
         """Lock the directory, recover what it holds, and make `caps` the ones that are enforced.
 
         Creates the directory if it is missing. Reservations that a dead process left open become
         ghosts: reserved for the grace, then charged in full. Everything is durable when this
-        returns. Raises `LedgerProblem`.
+        returns. Segments that are older than `retention_days`, or too many for `retention_bytes`,
+        are removed (0: never). Raises `LedgerProblem`.
         """
-        settings = JournalSettings(grace_ms=int(grace_seconds * 1000), on_reboot=on_reboot)
+        settings = JournalSettings(
+            grace_ms=int(grace_seconds * 1000),
+            on_reboot=on_reboot,
+            retention=Retention(int(retention_days * _DAY_MS), retention_bytes),
+        )
         disk = DirectoryDisk.open(directory)
         try:
             return cls.recover(disk, caps, system_time(), settings, where=directory)
@@ -140,6 +167,7 @@ class Journal:
             raise unusable(where, error) from error
         try:
             ghosts = journal._settle_in(caps)
+            journal._remove_old_segments(_REMOVED_AT_START_MAX)
         except JournalFailed as error:
             journal._segment.close()
             raise LedgerProblem(
@@ -175,7 +203,7 @@ class Journal:
         age_ms = self.clock.now_ms() - header.lt
         moved_ms = abs(self.clock.skew_ms() - (header.wall - header.lt))
         return (
-            self._segment.size_bytes >= self._settings.segment_bytes_max
+            self._segment.is_full(self._settings.segment_bytes_max)
             or age_ms >= self._settings.segment_ms_max
             or (moved_ms > WALL_STEP_MS and age_ms >= _STEP_ROLL_MS)
         )
@@ -199,6 +227,18 @@ class Journal:
             self._measure_room()
         return not self._room_is_low
 
+    @property
+    def condition(self) -> Condition:
+        """Whether reservations can be made, as far as this process knows."""
+        if self._failed is not None:
+            return "failed"
+        return "low_on_room" if self._room_is_low else "ok"
+
+    def disk_use(self) -> DiskUse:
+        """What the journal takes on its disk, as counted since it was opened: nothing is asked."""
+        size_bytes = self._closed.size_bytes + self._segment.size_bytes
+        return DiskUse(len(self._closed) + 1, size_bytes, self._free_bytes)
+
     def close(self) -> None:
         """Give file, lock and directory back. Nothing is synced: the ledger task did that."""
         self._segment.close()
@@ -208,7 +248,10 @@ class Journal:
         """Journal what recovery and the configuration change; how many ghosts there are new."""
         now_ms = self.clock.now_ms()
         ghosts = self.accounts.ghosts(now_ms, self._settings.grace_ms)
-        entries: list[Entry] = [*ghosts, *self.accounts.configure(now_ms, caps)]
+        civil_ms = self.clock.civil_ms()
+        configured = self.accounts.configure(now_ms, caps, wall_ms=civil_ms)
+        rolls = self.accounts.roll(now_ms, civil_ms)
+        entries: list[Entry] = [*ghosts, *rolls, *configured]
         for entry in entries:
             self.accounts.apply(entry)
         if entries:
@@ -223,6 +266,7 @@ class Journal:
         with self._failing_for_good("beginning a new segment"):
             self._segment = Segment.begin(self._disk, header, snapshot)
             old.close()
+        self._closed.add(old.header.seg, old.size_bytes)
         self._tell_hint()
         _log.info(
             "event=ledger_rolled segment=%s n=%d previous=%s previous_bytes=%d previous_digest=%s",
@@ -232,6 +276,26 @@ class Journal:
             old.size_bytes,
             header.prev,
         )
+        self._remove_old_segments(_REMOVED_AT_ROLL_MAX)
+
+    def _remove_old_segments(self, at_most: int) -> None:
+        with self._failing_for_good("syncing the directory"):
+            removed = self._closed.remove_old(self.clock.now_ms(), self._segment, at_most=at_most)
+        if removed.numbers:
+            _log.info(
+                "event=ledger_history_removed first=%s last=%s segments=%d bytes=%d",
+                segment_name(removed.numbers[0]),
+                segment_name(removed.numbers[-1]),
+                len(removed.numbers),
+                removed.size_bytes,
+            )
+        if removed.obstacle is not None:
+            _log.warning(
+                "event=ledger_history_stays directory=%s error=%r action=%r",
+                self._where,
+                str(removed.obstacle),
+                "remove the oldest segments by hand; they are history, no balance depends on them",
+            )
 
     def _header(self, number: int, previous_digest: str) -> Header:
         return Header(
@@ -257,10 +321,10 @@ class Journal:
         was_low, self._room_measured_ms = self._room_is_low, self.clock.now_ms()
         needed = max(self._settings.room_bytes_min, 2 * self._settings.segment_bytes_max)
         try:
-            free = self._disk.free_bytes()
+            free = self._free_bytes = self._disk.free_bytes()
         except OSError:
             # Not to know is no reason to stop: if the disk is full, writing will say so.
-            free = needed
+            free, self._free_bytes = needed, None
         self._room_is_low = free < needed
         if self._room_is_low and not was_low:
             _log.error(
@@ -307,9 +371,10 @@ class Journal:
         )
         if found.torn is not None:
             _log.warning(
-                "event=ledger_torn_tail file=%s/%s offset=%d bytes=%d action=%r",
+                "event=ledger_torn_tail file=%s/%s line=%d offset=%d bytes=%d action=%r",
                 self._where,
                 segment_name(found.segment),
+                found.torn.line,
                 found.torn.offset,
                 found.torn.size_bytes,
                 "none needed: the last process died while it wrote this, and nobody was told that "

@@ -1,48 +1,98 @@
 """One cap on one scope: its window, what is reserved on it, and what it says to a request.
 
 Owns the question "does it fit, and if not, when?" for one cap, and which of several refusals to
-tell. Refuses to know reservations one by one and the other caps: `accounts.py` keeps those.
+tell. Refuses to know reservations one by one and the other caps: `limit_table.py` keeps those.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeAlias
 
 import msgspec
 
-from cortexd.ledger.entries import AMOUNT_MAX, LimitBooks, Refused, Scope, Standing
-from cortexd.ledger.windows import BUCKETS, Window, window_of
+from cortexd.ledger.cap_windows import Unit
+from cortexd.ledger.entries import (
+    AMOUNT_MAX,
+    LimitBooks,
+    LimitEntry,
+    LimitId,
+    OpenReservation,
+    Refused,
+    Scope,
+    Standing,
+    limit_id,
+)
+from cortexd.ledger.periods import Calendar, CalendarRoll, Fixed, Held
+from cortexd.ledger.windows import BUCKETS, Balance, Rolling
+
+Window: TypeAlias = Balance | Rolling | Fixed | Calendar | Held
 
 
 class Limit:
     """A cap and its books. Open reservations count in full for as long as they are open.
 
-    `retired`: the configuration no longer asks for it. It admits everything, and its books are kept
-    up to date all the same, so that taking a cap away and bringing it back is no reset.
+    Amounts count in `unit`: a reservation costs a token limit its tokens, the others 1. Requests
+    are charged when they are admitted and never given back; tokens when they are settled.
+
+    `retired`: the configuration no longer asks for it. `shadow`: it refuses nothing, by wish of the
+    operator. Both admit everything, and their books are kept up to date all the same, so that
+    taking a cap away and bringing it back is no reset.
     """
 
-    __slots__ = ("hard_cap", "reserved", "retired", "scope", "window")
+    __slots__ = ("hard_cap", "limit_id", "reserved", "retired", "scope", "shadow", "unit", "window")
 
-    def __init__(self, scope: Scope, hard_cap: int, window: Window, *, reserved: int = 0) -> None:
+    def __init__(self, scope: Scope, hard_cap: int, window: Window, unit: Unit = "tok") -> None:
+        self.limit_id: LimitId = limit_id(scope, window.window, unit)
         self.scope = scope
+        self.unit = unit
         self.hard_cap = hard_cap
         self.window = window
-        self.reserved = reserved
+        self.reserved = 0
         self.retired = False
+        self.shadow = False
+
+    def cost(self, tokens: int) -> int:
+        """What a reservation of `tokens` costs in this limit's unit."""
+        return tokens if self.unit == "tok" else 1
+
+    def reserved_by(self, reservations: Sequence[OpenReservation]) -> int:
+        """What these open reservations, all on its scope, keep reserved here."""
+        if self.unit == "req":
+            return 0
+        return sum(self.cost(found.tokens) for found in reservations)
+
+    def fits(self, now_ms: int, tokens: int) -> bool:
+        """Whether there is room for `tokens` more at `now_ms`, refused or not."""
+        used = self.window.spent_at(now_ms) + self.reserved
+        return used + self.cost(tokens) <= self.hard_cap
 
     def admits(self, now_ms: int, tokens: int) -> bool:
         """Whether `tokens` more can be reserved at `now_ms`."""
-        if self.retired:
-            return True
-        return self.window.spent_at(now_ms) + self.reserved + tokens <= self.hard_cap
+        return self.retired or self.shadow or self.fits(now_ms, tokens)
+
+    def hold(self, now_ms: int, tokens: int) -> None:
+        """A reservation of `tokens` is made."""
+        if self.unit == "req":
+            self.window.charge(now_ms, 1)
+        else:
+            self.reserved += self.cost(tokens)
+
+    def close(self, now_ms: int, reserved: int, charged: int) -> None:
+        """A reservation of `reserved` tokens ends and is charged `charged`."""
+        if self.unit == "tok":
+            self.reserved -= reserved
+            self.window.charge(now_ms, charged)
+        elif self.unit == "con":
+            self.reserved -= 1
 
     def refusal(self, now_ms: int, tokens: int) -> Refused:
         """Explain why `tokens` are not admitted at `now_ms`, and when they will be."""
+        asked = self.cost(tokens)
         fit = None
-        if tokens <= self.hard_cap:
-            fit = self.window.fit(now_ms, self.hard_cap - self.reserved - tokens)
+        if asked <= self.hard_cap:
+            fit = self.window.fit(now_ms, self.hard_cap - self.reserved - asked)
         return Refused(
             standing=self.standing(now_ms),
-            asked=tokens,
+            asked=asked,
             fits_in_ms=None if fit is None else fit.at_ms - now_ms,
             exact=fit is not None and fit.exact,
         )
@@ -52,32 +102,32 @@ class Limit:
         return Standing(
             scope=self.scope,
             hard_cap=self.hard_cap,
-            window_ms=self.window.window_ms,
+            window=self.window.window,
             spent=self.window.spent_at(now_ms),
             reserved=self.reserved,
             restored_in_ms=self.window.restored_in_ms(now_ms, reserved=self.reserved),
+            unit=self.unit,
+            shadow=self.shadow,
         )
 
     def books(self, now_ms: int) -> LimitBooks:
         """What a snapshot at `now_ms` keeps."""
-        rolling = self.window.window_ms is not None
         return LimitBooks(
             scope=self.scope,
+            unit=self.unit,
+            window=self.window.window,
             hard_cap=self.hard_cap,
-            window_ms=self.window.window_ms,
-            spent=0 if rolling else self.window.spent_at(now_ms),
-            charges=self.window.charges_at(now_ms),
             retired=self.retired,
+            shadow=self.shadow,
+            books=self.window.books_at(now_ms),
         )
 
     @classmethod
-    def from_books(cls, books: LimitBooks, *, reserved: int, buckets: int = BUCKETS) -> Self:
-        """Undo `books`; `reserved` is the sum of the open reservations on the scope."""
-        window = window_of(
-            books.window_ms, spent=books.spent, charges=books.charges, buckets=buckets
-        )
-        limit = cls(books.scope, books.hard_cap, window, reserved=reserved)
-        limit.retired = books.retired
+    def from_books(cls, found: LimitBooks, *, buckets: int = BUCKETS) -> Self:
+        """Undo `books`; what is reserved has to be added."""
+        limit = cls(found.scope, found.hard_cap, _restored(found, buckets), found.unit)
+        limit.retired = found.retired
+        limit.shadow = found.shadow
         return limit
 
     def check(self) -> str | None:
@@ -87,15 +137,72 @@ class Limit:
         return self.window.check()
 
 
+def begun(
+    entry: LimitEntry, *, spent_ever: int, charges: Sequence[tuple[int, int]], buckets: int
+) -> Window:
+    """The window of a limit that is new.
+
+    `spent_ever`: what its scope has spent since its first request, which is how a balance begins.
+    `charges`: what is remembered with a stamp, oldest first; all others begin with what counts of
+    it. Raises ValueError for a window that cannot be.
+    """
+    window = entry.window
+    match window.kind:
+        case "balance":
+            return Balance(spent_ever)
+        case "rolling":
+            return Rolling(window.ms, charges, buckets=buckets)
+        case "fixed":
+            begins_ms = entry.t - entry.t % window.ms
+            return Fixed(window, entry.t, _since(begins_ms, charges))
+        case "calendar":
+            roll = CalendarRoll(entry.x, entry.e, entry.r)
+            return Calendar(window, roll, _since(entry.b, charges))
+        case "held":
+            return Held()
+
+
+def _restored(found: LimitBooks, buckets: int) -> Window:
+    books, window = found.books, found.window
+    match window.kind:
+        case "balance":
+            return Balance(books.spent)
+        case "rolling":
+            return Rolling(window.ms, books.charges, buckets=buckets)
+        case "fixed":
+            return Fixed(window, books.begins_ms, books.spent)
+        case "calendar":
+            roll = CalendarRoll(books.ends_ms, books.ends_wall_ms, books.not_before_ms)
+            return Calendar(window, roll, books.spent)
+        case "held":
+            return Held()
+
+
+def _since(begins_ms: int, charges: Sequence[tuple[int, int]]) -> int:
+    return sum(amount for stamp, amount in charges if stamp >= begins_ms)
+
+
 def worst(refusals: Sequence[Refused]) -> Refused:
     """Choose which of several refusals to tell: the one that lasts longest.
 
-    What waiting cannot cure comes first (a balance before a rolling cap that is too small for the
-    request, as only the latter will ever admit a smaller one); else the cap that takes longest. The
+    What waiting cannot cure comes first (a balance before another cap that is too small for the
+    request, as only the latter will ever admit a smaller one; of several, the smallest); else the
+    cap that takes longest. The
     answer is exact only if all are: until then a reservation may be in the way of another cap.
     """
     never = [refused for refused in refusals if refused.fits_in_ms is None]
     if never:
-        return min(never, key=lambda refused: refused.standing.window_ms is not None)
+        return min(never, key=_hopelessness)
     latest = max(refusals, key=lambda refused: refused.fits_in_ms or 0)
     return msgspec.structs.replace(latest, exact=all(refused.exact for refused in refusals))
+
+
+def _hopelessness(refused: Refused) -> tuple[bool, int]:
+    return refused.standing.window.kind != "balance", refused.standing.hard_cap
+
+
+def shadow_refusal(limits: Sequence[Limit], now_ms: int, tokens: int) -> Refused | None:
+    """What the shadows among `limits` would have refused; None if nothing."""
+    shadows = [limit for limit in limits if limit.shadow and not limit.retired]
+    refusing = [limit for limit in shadows if not limit.fits(now_ms, tokens)]
+    return worst([limit.refusal(now_ms, tokens) for limit in refusing]) if refusing else None

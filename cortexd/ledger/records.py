@@ -31,7 +31,8 @@ HINT_BYTES = 64
 
 _HINT_SALT = b"hint"
 _CHECKSUM_CHARS = 16
-_PLACE = b',"n":%d,"d":%d}'
+_NUMBER = b',"n":%d,"d":'
+_PLACE = _NUMBER + b"%d}"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +139,21 @@ def proven(line: bytes, salt: bytes) -> bytes | None:
     return payload if _checksum(payload, salt) == line[:_CHECKSUM_CHARS] else None
 
 
+def prover(salt: bytes) -> Callable[[bytes], bytes | None]:
+    """`proven` for many lines of one segment: keying the hash is half of its price."""
+    keyed = blake2b(digest_size=8, key=salt)
+
+    def prove(line: bytes) -> bytes | None:
+        payload = line[_CHECKSUM_CHARS + 1 :]
+        if not payload or line[_CHECKSUM_CHARS : _CHECKSUM_CHARS + 1] != b"\t":
+            return None
+        hashed = keyed.copy()
+        hashed.update(payload)
+        return payload if hashed.hexdigest().encode() == line[:_CHECKSUM_CHARS] else None
+
+    return prove
+
+
 def place_of(payload: bytes) -> Place | None:
     """Where the entry of a proven line stands; None if the line is no entry's."""
     try:
@@ -151,7 +167,24 @@ def entry_of(payload: bytes, place: Place) -> Entry:
     try:
         return _decode_entry(payload.removesuffix(_PLACE % (place.n, place.d)) + b"}")
     except msgspec.MsgspecError as error:
-        raise Misread(f"an entry that this version does not know: {error}") from error
+        raise _unknown(error) from error
+
+
+def entry_numbered(payload: bytes, n: int) -> tuple[Entry, Place] | None:
+    """The entry of a proven line if its number is `n`; None if it is another line.
+
+    What `place_of` and `entry_of` say, at half of their price where the line is as it should be.
+    Raises Misread for an unknown kind or field.
+    """
+    front, _, end = payload.rpartition(_NUMBER % n)
+    durable_n = end[:-1]
+    if not durable_n.isdigit() or end[-1:] != b"}":
+        place = place_of(payload)
+        return None if place is None or place.n != n else (entry_of(payload, place), place)
+    try:
+        return _decode_entry(front + b"}"), Place(n, int(durable_n))
+    except msgspec.MsgspecError as error:
+        raise _unknown(error) from error
 
 
 def header_of(line: bytes) -> Header | None:
@@ -196,6 +229,10 @@ def digest(data: bytes) -> str:
 
 def _line(payload: bytes, salt: bytes) -> bytes:
     return b"%s\t%s\n" % (_checksum(payload, salt), payload)
+
+
+def _unknown(error: msgspec.MsgspecError) -> Misread:
+    return Misread(f"an entry that this version does not know: {error}")
 
 
 def _checksum(payload: bytes, salt: bytes) -> bytes:

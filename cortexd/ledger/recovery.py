@@ -41,10 +41,10 @@ from cortexd.ledger.records import (
     Hint,
     Misread,
     Place,
-    entry_of,
+    entry_numbered,
     header_of,
     place_of,
-    proven,
+    prover,
     snapshot_of,
 )
 from cortexd.ledger.reservations import IllegalEntry
@@ -52,10 +52,11 @@ from cortexd.ledger.windows import BUCKETS
 
 
 class Torn(msgspec.Struct, frozen=True):
-    """The unsynced tail that was dropped: `size_bytes` from `offset` on."""
+    """The unsynced tail that was dropped: `size_bytes` from `offset` on, which is line `line`."""
 
     offset: int
     size_bytes: int
+    line: int
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -134,6 +135,7 @@ class Reading:
         self.offset = 0
         self._seg = 0
         self._salt = b""
+        self._prove = prover(b"")
         self._data = data
         self._hint = hint
         self._lines = data.split(b"\n")  # the last is what no LF follows: b"" if all is well
@@ -156,6 +158,7 @@ class Reading:
         self.n = header.n
         self._seg = header.seg
         self._salt = bytes.fromhex(header.salt)
+        self._prove = prover(self._salt)
         self._next_line(line)
         return header
 
@@ -179,15 +182,24 @@ class Reading:
         that `corrupt` names its line for as long as the caller judges it.
         """
         last = len(self._lines) - 1
+        prove = self._prove
         while self._at <= last:
             # No line feed follows the last line, or it rotted: rule 1.
             line = self._lines[self._at] if self._at < last else self._lines[last][:-1]
-            entry = self._next_entry(line)
-            if entry is None:
+            payload = prove(line)
+            if payload is None:
                 return
+            try:
+                found = entry_numbered(payload, self.n + 1)
+            except Misread as error:
+                raise self.corrupt(str(error)) from error
+            if found is None:
+                return
+            entry, self.place = found
             yield entry
-            self.n = self.place.n
-            self._next_line(line)
+            self.n += 1
+            self.offset += len(line) + 1
+            self._at += 1
 
     def rest(self) -> Torn | None:
         """Judge what follows the last good line: nothing, a torn tail, or damage."""
@@ -200,7 +212,7 @@ class Reading:
         if not tail:
             return None
         if b"\0" in tail or not tail.endswith(b"\n"):
-            return Torn(offset=self.offset, size_bytes=len(tail))
+            return Torn(offset=self.offset, size_bytes=len(tail), line=self.line)
         raise self.corrupt("damage that is not the mark of a torn write", watermark)
 
     def corrupt(self, reason: str, watermark: int | None = None) -> Corrupt:
@@ -214,17 +226,6 @@ class Reading:
             hint=self._hint,
         )
 
-    def _next_entry(self, line: bytes) -> Entry | None:
-        payload = proven(line, self._salt)
-        place = None if payload is None else place_of(payload)
-        if payload is None or place is None or place.n != self.n + 1:
-            return None
-        self.place = place
-        try:
-            return entry_of(payload, place)
-        except Misread as error:
-            raise self.corrupt(str(error)) from error
-
     def _terminated_line(self) -> bytes:
         """The line here without its LF; b"" where the file ends before the LF."""
         return self._lines[self._at] if self._at < len(self._lines) - 1 else b""
@@ -234,7 +235,7 @@ class Reading:
         self._at += 1
 
     def _watermark_from_here(self) -> int | None:
-        payloads = (proven(line, self._salt) for line in self._lines[self._at :])
+        payloads = map(self._prove, self._lines[self._at :])
         places = (place_of(payload) for payload in payloads if payload is not None)
         return max((place.d for place in places if place is not None), default=None)
 

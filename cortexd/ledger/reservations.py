@@ -21,11 +21,12 @@ class IllegalEntry(Exception):
 class Reservations:
     """Open reservations by number, in the order in which they were made."""
 
-    __slots__ = ("_deadlines", "_open", "next_id")
+    __slots__ = ("_by_scope", "_deadlines", "_open", "next_id")
 
     def __init__(self, next_id: int = 1, reservations: Iterable[OpenReservation] = ()) -> None:
         self.next_id = next_id
         self._open = {found.reservation_id: found for found in reservations}
+        self._by_scope: dict[Scope, list[OpenReservation]] | None = None  # None: to be made
         self._deadlines = {
             found.reservation_id: found.ghost_until_ms
             for found in self._open.values()
@@ -51,6 +52,7 @@ class Reservations:
         """Open the reservation of `entry`."""
         if entry.i != self.next_id:
             raise IllegalEntry(f"reservation {entry.i} where {self.next_id} comes next")
+        self._by_scope = None
         self._open[entry.i] = OpenReservation(entry.i, entry.w, entry.a, entry.t, entry.rid, None)
         self.next_id += 1
 
@@ -60,6 +62,7 @@ class Reservations:
         if found is None:
             raise IllegalEntry(f"reservation {reservation_id} is closed but was not open")
         self._deadlines.pop(reservation_id, None)
+        self._by_scope = None
         return found
 
     def haunt(self, reservation_id: ReservationId, until_ms: int) -> None:
@@ -69,6 +72,7 @@ class Reservations:
             raise IllegalEntry(f"reservation {reservation_id} cannot become a ghost")
         self._open[reservation_id] = msgspec.structs.replace(found, ghost_until_ms=until_ms)
         self._deadlines[reservation_id] = until_ms
+        self._by_scope = None
 
     def due(self, now_ms: int) -> tuple[OpenReservation, ...]:
         """Ghosts whose grace is over at `now_ms`, the oldest first."""
@@ -85,6 +89,18 @@ class Reservations:
         """Tokens that ghosts keep reserved."""
         return sum(self._open[found].tokens for found in self._deadlines)
 
+    def on(self, scope: Scope) -> tuple[OpenReservation, ...]:
+        """Those on `scope`, the oldest first.
+
+        Asked for one limit after the other when a ledger is opened, so all are looked through once.
+        """
+        if self._by_scope is None:
+            self._by_scope = {}
+            for found in self._open.values():
+                for each in found.scopes:
+                    self._by_scope.setdefault(each, []).append(found)
+        return tuple(self._by_scope.get(scope, ()))
+
     def tokens_on(self, scope: Scope) -> int:
         """Tokens reserved on `scope`, added up afresh."""
-        return sum(found.tokens for found in self._open.values() if scope in found.scopes)
+        return sum(found.tokens for found in self.on(scope))

@@ -38,7 +38,7 @@ class Segment:
         self._hash = blake2b(begun, digest_size=16)
         self.header = header
         self.name = segment_name(header.seg)
-        self.size_bytes = len(begun)
+        self.size_bytes = self._begun_bytes = len(begun)
 
     @classmethod
     def begin(cls, disk: Disk, header: Header, snapshot: Snapshot) -> Self:
@@ -77,6 +77,14 @@ class Segment:
     def close(self) -> None:
         """Give the file back. Nothing is synced."""
         self._disk.close(self._file)
+
+    def is_full(self, entries_bytes_max: int) -> bool:
+        """Whether the entries take up so much, or as much as the snapshot if that is larger.
+
+        The snapshot is written with every segment and read with it: were it counted, books larger
+        than the limit would have each batch begin a segment; so it is half of it at the most.
+        """
+        return self.size_bytes - self._begun_bytes >= max(entries_bytes_max, self._begun_bytes)
 
     def digest(self) -> str:
         """What `records.digest` says of the file now."""

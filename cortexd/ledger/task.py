@@ -30,6 +30,9 @@ __all__ = ["CALLS_PER_TURN", "LedgerObserver", "run_ledger"]
 CALLS_PER_TURN = 512
 """Most calls that are decided before other tasks get their turn."""
 
+LOOK_FOR_ROOM_SECONDS = 1.0
+"""How often a full disk is looked at while nobody calls, so that /health tells the truth."""
+
 
 async def run_ledger(
     journal: Journal,
@@ -79,6 +82,7 @@ class _LedgerTask:
         self._sleep = trio.CancelScope()
         self._calls: list[AnyCall] = []
         self._is_ending = False
+        self._has_room = True
 
     async def run(self) -> None:
         self._observe_reservations()
@@ -127,12 +131,17 @@ class _LedgerTask:
         if deadline_ms is not None:
             wait_ms = max(1, deadline_ms - self._journal.clock.now_ms())
             wake = min(wake, trio.current_time() + wait_ms / 1000)
+        if not self._has_room:
+            wake = min(wake, trio.current_time() + LOOK_FOR_ROOM_SECONDS)
         return wake
 
     def _take_turn(self) -> None:
         now_ms = self._journal.clock.now_ms()
         open_before = self._journal.accounts.open_reservations
+        # The period first: what is charged now belongs to the one that has begun.
+        self._commit(self._journal.accounts.roll(now_ms, self._journal.clock.civil_ms()))
         self._charge_ghosts(now_ms)
+        self._has_room = self._journal.has_room()
         self._committer.count(len(self._calls))
         for call in self._calls:
             self._decide(call, now_ms)
@@ -156,20 +165,26 @@ class _LedgerTask:
                 assert_never(call)
 
     def _reserve(self, call: ReserveCall, now_ms: int) -> None:
-        if not self._journal.has_room():
+        if not self._has_room:
             call.fail(
                 "the ledger's disk is nearly full: nothing more is reserved until it has room"
             )
             return
         accounts = self._journal.accounts
         entries, reply = accounts.reserve(
-            now_ms, call.scopes, call.tokens, request_id=call.request_id
+            now_ms,
+            call.scopes,
+            call.tokens,
+            least=call.least,
+            step=call.step,
+            request_id=call.request_id,
         )
         if isinstance(reply, Refused):
             call.answer(reply)
             return
         self._commit(entries, waiting=call)
-        call.prepare(Held(reply.reservation_id, accounts.standings(call.scopes, now_ms)))
+        standings = accounts.standings(call.scopes, now_ms)
+        call.prepare(Held(reply.reservation_id, standings, reply.tokens, reply.would_refuse))
 
     def _settle(self, call: SettleCall, now_ms: int) -> None:
         accounts = self._journal.accounts

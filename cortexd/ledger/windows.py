@@ -12,11 +12,11 @@ a window ago, so the check that admitted it saw them all.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import msgspec
 
-from cortexd.ledger.entries import AMOUNT_MAX
+from cortexd.ledger.cap_windows import BALANCE, rolling
+from cortexd.ledger.entries import AMOUNT_MAX, WindowBooks
 
 BUCKETS = 60
 """Grains of a rolling window: charges this close together may share an entry."""
@@ -37,7 +37,7 @@ class Balance:
 
     __slots__ = ("_spent",)
 
-    window_ms = None
+    window = BALANCE
 
     def __init__(self, spent: int = 0) -> None:
         self._spent = spent
@@ -58,9 +58,9 @@ class Balance:
         """How long until nothing counts: None, never."""
         return None
 
-    def charges_at(self, now_ms: int) -> tuple[tuple[int, int], ...]:
-        """Charges with a stamp: none, a balance does not remember when."""
-        return ()
+    def books_at(self, now_ms: int) -> WindowBooks:
+        """What a snapshot at `now_ms` keeps: the sum, a balance does not remember when."""
+        return WindowBooks(self.spent_at(now_ms))
 
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""
@@ -77,7 +77,7 @@ class Rolling:
     `buckets + 2` entries are alive; expired ones go when the next charge comes, never in a query.
     """
 
-    __slots__ = ("_buckets", "_charges", "_counts_ms", "_grain_ms", "_sum", "window_ms")
+    __slots__ = ("_buckets", "_charges", "_counts_ms", "_grain_ms", "_sum", "window")
 
     def __init__(
         self, window_ms: int, charges: Iterable[tuple[int, int]] = (), *, buckets: int = BUCKETS
@@ -85,7 +85,7 @@ class Rolling:
         """`charges`: pairs (stamp, tokens) from another window, oldest first, to begin with."""
         if window_ms < 1:
             raise ValueError(f"a rolling window of {window_ms} ms")
-        self.window_ms = window_ms
+        self.window = rolling(window_ms)
         self._buckets = buckets
         self._counts_ms = window_ms + window_ms // 1024 + 1
         self._grain_ms = -(-window_ms // buckets)
@@ -144,6 +144,10 @@ class Rolling:
         counts_ms = self._counts_ms
         return tuple(entry for entry in self._charges if entry[0] + counts_ms > now_ms)
 
+    def books_at(self, now_ms: int) -> WindowBooks:
+        """What a snapshot at `now_ms` keeps: the entries that still count."""
+        return WindowBooks(charges=self.charges_at(now_ms))
+
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""
         stamps = [stamp for stamp, _ in self._charges]
@@ -156,15 +160,3 @@ class Rolling:
         if self._sum != sum(tokens for _, tokens in self._charges):
             return f"a sum of {self._sum} that is none"
         return None
-
-
-Window: TypeAlias = Balance | Rolling
-
-
-def window_of(
-    window_ms: int | None, *, spent: int, charges: Iterable[tuple[int, int]], buckets: int
-) -> Window:
-    """Make the window of `window_ms` (None: a balance), which takes what it can use of the rest."""
-    if window_ms is None:
-        return Balance(spent)
-    return Rolling(window_ms, charges, buckets=buckets)

@@ -2,7 +2,7 @@
 
     python -m tests.bench [--quick] [--only PART] [--strict]
 
-Everything is on loopback and takes less than four minutes, `--quick` less than one. A full run is
+Everything is on loopback and takes less than six minutes, `--quick` less than two. A full run is
 written down in RESULTS.md beside this file.
 """
 
@@ -15,7 +15,10 @@ from pathlib import Path
 from tests.bench import (
     ledger_section,
     machine,
+    opening_section,
     requests_section,
+    rolls_section,
+    sqlite_section,
     start_section,
     streams_section,
     targets,
@@ -43,6 +46,9 @@ def _firehose(on: Stage, plan: Plan) -> Section:
 
 PARTS: Mapping[str, Callable[[Stage, Plan], Section]] = {
     "ledger": ledger_section.measure,
+    "sqlite": sqlite_section.measure,
+    "rolls": rolls_section.measure,
+    "opening": opening_section.measure,
     "requests": _requests,
     "firehose": _firehose,
     "paced": streams_section.paced,

@@ -22,6 +22,7 @@ import trio
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
 from cortexd.ledger.calls import AnyCall
+from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.desk import Desk, Reservation
 from cortexd.ledger.entries import Cap, account_scope, key_scope
 from cortexd.ledger.journal import Journal
@@ -103,8 +104,8 @@ async def measure(
     slow: Callable[[], AbstractContextManager[Syncer | None]] = nullcontext,
 ) -> Measured:
     """Have so many callers reserve and settle for so long, in a ledger of its own."""
-    caps = [Cap(key_scope(f"key-{number}"), 10**15, 3_600_000) for number in range(KEYS)]
-    caps.append(Cap(account_scope("acme"), 10**15, None))
+    caps = [Cap(key_scope(f"key-{number}"), 10**15, rolling(3_600_000)) for number in range(KEYS)]
+    caps.append(Cap(account_scope("acme"), 10**15))
     journal = Journal.open(directory, caps)
     count, latencies = Count(), list[float]()
     send, receive = trio.open_memory_channel[AnyCall](0)

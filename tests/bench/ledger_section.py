@@ -30,7 +30,7 @@ def measure(stage: Stage, plan: Plan) -> Section:
     slow: list[Measured] = []
     replayed: list[float] = []
     where = stage.directory
-    with _pinned():
+    with pinned():
         for turn in range(plan.rounds):
             syncs = ledger_bench.bare_syncs(str(where), plan.seconds / 2)
             bare.append(median(syncs))
@@ -86,7 +86,7 @@ def _ms(milliseconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _pinned() -> Iterator[None]:
+def pinned() -> Iterator[None]:
     """On the server's core, threads that are started inside too."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, SERVER_CORES)

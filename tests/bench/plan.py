@@ -7,6 +7,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Sizes of everything. Each round measures all that is compared, one after the other.
 
     `seconds` is one window of load. `streams` are open at the same time in the part on memory.
+    `entries` are in the journals that are opened, and one is written to for `roll_seconds`.
     """
 
     rounds: int
@@ -18,6 +19,8 @@ class Plan(msgspec.Struct, frozen=True):
     paced_seconds: float
     starts: int
     callers: tuple[int, ...]
+    entries: int
+    roll_seconds: float
 
 
 FULL = Plan(
@@ -30,6 +33,8 @@ FULL = Plan(
     paced_seconds=3,
     starts=3,
     callers=(1, 16, 64),
+    entries=1_000_000,
+    roll_seconds=8,
 )
 QUICK = Plan(
     rounds=2,
@@ -41,4 +46,6 @@ QUICK = Plan(
     paced_seconds=1,
     starts=2,
     callers=(16,),
+    entries=50_000,
+    roll_seconds=3,
 )

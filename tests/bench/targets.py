@@ -37,6 +37,8 @@ TARGETS = (
     Target("paced_rate_to_direct", "rate of many slow streams, of direct", 0.97, at_least=True),
     Target("reservations_16", "durable reservations/s, 16 callers", 25_000, at_least=True),
     Target("slow_reservations_16", "the same with a sync of 10 ms", 1000, at_least=True),
+    Target("rate_to_sqlite_128", "rate, times SQLite's, 128 callers", 5, at_least=True),
+    Target("open_full_seconds", "opening a large ledger, newest segment full, s", 1),
     Target("replayed", "journal entries replayed per second", 500_000, at_least=True),
 )
 

@@ -5,17 +5,23 @@ import pytest
 from cortexd.config.check import fingerprint, notices_of, problems_of
 from cortexd.config.schema import (
     Account,
+    BalanceWindow,
+    CalendarWindow,
     Catalogue,
     CatalogueModel,
     Config,
     Entitlements,
+    FixedWindow,
     Gateway,
     Key,
     Limit,
     Neuron,
+    RequestCap,
     RollingWindow,
     Secret,
     Tls,
+    TokenCap,
+    Window,
 )
 
 SHA = "a" * 64
@@ -204,13 +210,108 @@ CAPPED = Key("a", key_sha256=SHA)
     ],
 )
 def test_what_is_probably_not_meant_is_a_notice(config: Config, notice: str) -> None:
-    [found] = notices_of(config)
+    [found] = notices_of(config, Catalogue())
     assert found.startswith(notice)
 
 
 def test_an_open_gateway_with_tls_and_keys_needs_no_notice() -> None:
     gateway = Gateway(listen="0.0.0.0:80", tls=Tls("c", "k"))
     entitlements = Entitlements(True, (), (CAPPED,))
-    assert notices_of(Config(gateway, neurons=NEURON, entitlements=entitlements)) == []
+    assert notices_of(Config(gateway, neurons=NEURON, entitlements=entitlements), Catalogue()) == []
     local = Gateway(listen="unix:/a", metrics_listen="unix:/b")
-    assert notices_of(Config(local, neurons=NEURON)) == []
+    assert notices_of(Config(local, neurons=NEURON), Catalogue()) == []
+
+
+ONE_CAP = (TokenCap(5),)
+HOURLY = RollingWindow(3600)
+
+
+def owned(owner: Account | Key) -> Config:
+    """A configuration that is about one account or key, and has a neuron."""
+    if isinstance(owner, Account):
+        entitlements = Entitlements(None, (owner,), (Key(owner.account_id, key_sha256=SHA),))
+    else:
+        entitlements = Entitlements(None, (), (owner,))
+    return Config(neurons=NEURON, entitlements=entitlements)
+
+
+@pytest.mark.parametrize(
+    ("hard_cap", "window", "what"),
+    [
+        (None, BalanceWindow(), None),
+        (5, BalanceWindow(), "both caps and hard_cap"),
+        (5, HOURLY, "both caps and hard_cap"),
+        (None, HOURLY, "both caps and window"),
+    ],
+)
+def test_caps_stand_in_place_of_hard_cap_and_window(
+    hard_cap: int | None, window: BalanceWindow | RollingWindow, what: str | None
+) -> None:
+    of_key = Key("a", key_sha256=SHA, hard_cap=hard_cap, window=window, caps=ONE_CAP)
+    assert told(owned(of_key)) == ([f"entitlements.keys[0].caps: {what}"] if what else [])
+    of_account = Account("a", hard_cap, window, ONE_CAP)
+    assert told(owned(of_account)) == ([f"entitlements.accounts[0].caps: {what}"] if what else [])
+
+
+def test_several_caps_need_a_window_each() -> None:
+    month = CalendarWindow("month", "Europe/Berlin")
+    windows: tuple[Window, ...] = (
+        *(BalanceWindow(), HOURLY, FixedWindow(3600), RollingWindow(60), month),
+        *(CalendarWindow("month"), CalendarWindow("day"), RollingWindow(3600.0), month),
+    )
+    key = Key(
+        "a",
+        key_sha256=SHA,
+        caps=tuple(TokenCap(number, window) for number, window in enumerate(windows)),
+        max_requests=(RequestCap(1, HOURLY), RequestCap(2, FixedWindow(3600))),
+    )
+    assert told(owned(key)) == [
+        "entitlements.keys[0].caps[7]: the same window is also at entitlements.keys[0].caps[1]",
+        "entitlements.keys[0].caps[8]: the same window is also at entitlements.keys[0].caps[4]",
+    ]
+    requests = Account("a", max_requests=(RequestCap(1, HOURLY), RequestCap(2, HOURLY)))
+    path = "entitlements.accounts[0].max_requests"
+    assert told(owned(requests)) == [f"{path}[1]: the same window is also at {path}[0]"]
+
+
+def test_a_list_of_models_that_allows_none_is_a_problem() -> None:
+    key = Key("a", key_sha256=SHA, models=())
+    assert told(owned(key)) == ["entitlements.keys[0].models: empty: the key could use no model"]
+    assert told(owned(Key("a", key_sha256=SHA, models=("m",)))) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "notice"),
+    [
+        (Key("a", key_sha256=SHA, shadow=True), "key a is a shadow and has no cap to count"),
+        (Account("a", shadow=True), "account a is a shadow and has no cap to count"),
+        (Account("a", max_in_flight=1, shadow=True), None),
+        (Account("a", max_requests=(RequestCap(1, HOURLY),), shadow=True), None),
+        (Account("a", caps=ONE_CAP, shadow=True), None),
+        (
+            Key("a", key_sha256=SHA, over_cap="clamp", max_in_flight=3),
+            "key a has over_cap: clamp and no cap on tokens: nothing is ever lowered",
+        ),
+        (Key("a", key_sha256=SHA, over_cap="clamp", caps=ONE_CAP), None),
+        (
+            Key("a", key_sha256=SHA, hard_cap=5, min_output=10),
+            "key a has min_output without over_cap: clamp: it does nothing",
+        ),
+        (Key("a", key_sha256=SHA, hard_cap=5, min_output=10, over_cap="clamp"), None),
+    ],
+)
+def test_an_option_that_does_nothing_is_a_notice(owner: Account | Key, notice: str | None) -> None:
+    assert notices_of(owned(owner), Catalogue()) == ([notice] if notice else [])
+
+
+def test_a_key_that_clamps_under_its_accounts_cap_is_no_notice() -> None:
+    key = Key("a", key_sha256=SHA, over_cap="clamp")
+    entitlements = Entitlements(None, (Account("a", 100),), (key,))
+    assert notices_of(Config(neurons=NEURON, entitlements=entitlements), Catalogue()) == []
+
+
+def test_an_allowed_model_that_the_catalogue_does_not_know_is_a_notice() -> None:
+    key = Key("a", key_sha256=SHA, models=("m/a", "small", "m/z"))
+    catalogue = Catalogue(MODELS, {"small": "m/a"})
+    assert notices_of(owned(key), catalogue) == ["key a may use m/z, which is not in the catalogue"]
+    assert notices_of(owned(key), Catalogue()) == [], "then only the neurons know"

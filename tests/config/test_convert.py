@@ -156,6 +156,7 @@ def test_a_hard_cap_may_be_anything_up_to_that_or_nothing(folder: Folder, cap: s
     assert folder.told(text) == []
 
 
+KINDS = "kind: balance, rolling, fixed or calendar"
 WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
 
 
@@ -172,15 +173,26 @@ WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
             f".seconds: expected {WINDOW_SECONDS}, got a negative number",
         ),
         ("{kind: balance, seconds: 5}", ".seconds: unknown setting"),
+        ("{kind: fixed}", ".seconds: missing"),
+        ("{kind: fixed, seconds: 60, time_zone: UTC}", ".time_zone: unknown setting"),
+        ("{kind: calendar}", ".period: missing"),
+        (
+            "{kind: calendar, period: year}",
+            ".period: expected day or week or month, got another text",
+        ),
+        (
+            "{kind: calendar, period: day, time_zone: Europe Berlin}",
+            ".time_zone: expected the name of a time zone, as in Europe/Berlin, got another text",
+        ),
         ("{kind: weekly}", ".kind: unknown kind"),
         ("{kind: [rolling]}", ".kind: unknown kind"),
         ('{kind: "a\\tb"}', ".kind: a value with control characters, or one that YAML cannot read"),
         ("{seconds: 5}", ".kind: missing"),
-        ("rolling", ": expected a mapping with kind: balance or kind: rolling, got a text"),
-        ("", ": expected a mapping with kind: balance or kind: rolling, got nothing"),
+        ("rolling", f": expected a mapping with {KINDS}, got a text"),
+        ("", f": expected a mapping with {KINDS}, got nothing"),
     ],
 )
-def test_a_window_is_a_balance_or_rolls_over_some_seconds(
+def test_a_window_is_one_of_four_kinds_with_what_its_kind_needs(
     folder: Folder, window: str, told: str
 ) -> None:
     text = f"entitlements:\n  accounts:\n    - account_id: a\n      window: {window}\n"
@@ -191,6 +203,28 @@ def test_sections_that_hold_only_comments_mean_their_defaults(folder: Folder) ->
     loaded = folder.load("gateway:\n  # listen: x\nneurons:\nentitlements:\n  keys:\nledger:\n")
     assert loaded.config.neurons == ()
     assert loaded.config.entitlements.keys == ()
+
+
+def test_an_item_that_yaml_cannot_read_is_told_once_whatever_kind_it_should_be(
+    folder: Folder,
+) -> None:
+    broken = '"\\e"'
+    text = f"""
+neurons: [{broken}]
+entitlements:
+  accounts: [{broken}]
+  keys:
+    - {{key: x, account_id: a, caps: [{broken}], max_requests: [{broken}], models: [{broken}]}}
+"""
+    what = "a value with control characters, or one that YAML cannot read"
+    key = "entitlements.keys[0]"
+    assert sorted(folder.told(text)) == [
+        f"entitlements.accounts[0]: {what}",
+        f"{key}.caps[0]: {what}",
+        f"{key}.max_requests[0]: {what}",
+        f"{key}.models[0]: {what}",
+        f"neurons[0]: {what}",
+    ]
 
 
 def test_a_broken_item_does_not_hide_what_is_wrong_with_its_neighbours(folder: Folder) -> None:

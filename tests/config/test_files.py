@@ -1,6 +1,7 @@
 """Claims about the files that a configuration names."""
 
 import os
+import zoneinfo
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from cortexd.config.files import (
     read_text,
     readable_fault,
     tls_fault,
+    zone_fault,
 )
 
 NOBODY = 65534
@@ -135,3 +137,31 @@ def test_a_directory_that_may_not_be_written_says_so(tmp_path: Path) -> None:
 def test_where_unnamed_files_are_unknown_the_mode_of_the_directory_decides() -> None:
     fault = directory_fault("/proc/cortexd-ledger")
     assert (fault is None) == os.access("/proc", os.W_OK | os.X_OK)
+
+
+@pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"])
+def test_a_time_zone_of_the_host_is_no_fault(name: str) -> None:
+    assert zone_fault(name) is None
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlim", "Europe", "../../etc/passwd", "tzdata.zi"])
+def test_a_time_zone_that_does_not_exist_is_told_with_a_hint(name: str) -> None:
+    fault = zone_fault(name)
+    assert fault is not None
+    assert fault[0] == "no such time zone"
+    assert "Europe/Berlin" in fault[1]
+
+
+def test_without_a_time_zone_database_only_utc_is_known_and_the_hint_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath([str(tmp_path)])
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        assert zone_fault("UTC") is None
+        what, hint = zone_fault("Europe/Berlin") or ("", "")
+    finally:
+        zoneinfo.reset_tzpath(before)
+    assert what == "this host has no time zone database"
+    assert "tzdata" in hint

@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cortexd.config.load import ConfigProblems, load
-from cortexd.config.schema import BalanceWindow, Cost, Limit, RollingWindow
+from cortexd.config.schema import (
+    BalanceWindow,
+    CalendarWindow,
+    Cost,
+    FixedWindow,
+    Limit,
+    RequestCap,
+    RollingWindow,
+    TokenCap,
+)
 from tests.config.loading import Folder
 
 EXAMPLE = """
@@ -254,7 +263,8 @@ def test_a_ledger_that_cannot_be_written_is_told_and_nothing_is_left(folder: Fol
 
 WORDS = """
 gateway listen tls certificate neurons name endpoint kind api_key file entitlements keys key
-accounts account_id key_id hard_cap window seconds ledger directory models_config polling x
+accounts account_id key_id hard_cap window seconds ledger directory models_config polling x caps
+max_requests count max_in_flight models period time_zone shadow over_cap min_output
 """
 NAMES = st.sampled_from(WORDS.split())
 LEAVES = st.one_of(
@@ -265,6 +275,7 @@ LEAVES = st.one_of(
     st.dates(),
     st.text(max_size=5),
     st.sampled_from(["balance", "rolling", "http://h:1", "127.0.0.1:1", "unix:/x", "a" * 64, "."]),
+    st.sampled_from(["fixed", "calendar", "day", "UTC", "Europe/Berlin", "Europe", "clamp"]),
 )
 DOCUMENTS = st.recursive(
     LEAVES,
@@ -280,6 +291,71 @@ def test_no_document_crashes_the_loader(folder: Folder, document: object) -> Non
     for one in folder.problems(text):
         assert one.what
         assert one.source
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(owner=st.dictionaries(NAMES, DOCUMENTS), kind=st.sampled_from(["keys", "accounts"]))
+def test_nothing_that_is_said_of_a_key_or_an_account_crashes_the_loader(
+    folder: Folder, owner: object, kind: str
+) -> None:
+    text = yaml.safe_dump({"entitlements": {kind: [owner]}}, allow_unicode=True)
+    assert all(one.what and one.source for one in folder.problems(text))
+
+
+SEVERAL = """
+entitlements:
+  accounts:
+    - account_id: team
+      caps:
+        - {hard_cap: 2000000, window: {kind: calendar, period: month, time_zone: Europe/Berlin}}
+        - {hard_cap: 9000000}
+      max_requests: [{count: 100, window: {kind: fixed, seconds: 60}}]
+      shadow: true
+  keys:
+    - key: x
+      account_id: team
+      caps: [{hard_cap: 5, window: {kind: calendar, period: week}}]
+      max_in_flight: 4
+      over_cap: clamp
+      min_output: 16
+      models: [m/a, small]
+ledger: {retention_days: 0, retention_bytes: 0, when_unavailable: serve_uncapped}
+"""
+
+
+def test_several_caps_and_options_load_as_written(folder: Folder) -> None:
+    config = folder.load(SEVERAL).config
+    [account], [key] = config.entitlements.accounts, config.entitlements.keys
+    assert account.caps == (
+        TokenCap(2_000_000, CalendarWindow("month", "Europe/Berlin")),
+        TokenCap(9_000_000, BalanceWindow()),
+    )
+    assert account.max_requests == (RequestCap(100, FixedWindow(60)),)
+    assert account.shadow
+    assert key.caps == (TokenCap(5, CalendarWindow("week", "UTC")),)
+    assert (key.max_in_flight, key.over_cap, key.min_output) == (4, "clamp", 16)
+    assert key.models == ("m/a", "small")
+    ledger = config.ledger
+    assert (ledger.retention_days, ledger.retention_bytes) == (0, 0)
+    assert ledger.when_unavailable == "serve_uncapped"
+
+
+def test_a_zone_that_does_not_exist_is_told_where_it_stands(folder: Folder) -> None:
+    text = SEVERAL.replace("Europe/Berlin", "Europe/Berlim")
+    [problem] = folder.problems(text)
+    at = "entitlements.accounts[0].caps[0].window.time_zone"
+    assert (problem.where, problem.line, problem.what) == (at, 6, "no such time zone")
+
+
+def test_a_request_cap_without_a_window_is_told(folder: Folder) -> None:
+    text = SEVERAL.replace("count: 100, window: {kind: fixed, seconds: 60}", "count: 100")
+    assert folder.told(text) == ["entitlements.accounts[0].max_requests[0].window: missing"]
+
+
+def test_a_list_of_models_that_was_left_empty_does_not_allow_all(folder: Folder) -> None:
+    """Commenting its items out must not open what was closed."""
+    text = SEVERAL.replace("[m/a, small]", "")
+    assert folder.told(text) == ["entitlements.keys[0].models: empty: the key could use no model"]
 
 
 def test_loading_changes_nothing_on_disk(folder: Folder) -> None:

@@ -2,11 +2,14 @@
 
 import logging
 
+import msgspec
 import pytest
 
 from cortexd.daemon import logs
 from cortexd.finished import Finished
+from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.charging import Charge
+from cortexd.ledger.entries import Refused, Standing, key_scope
 
 CHARGE = Charge(tokens=90, prompt_tokens=80, completion_tokens=10, why="settle", overrun=38)
 
@@ -45,6 +48,27 @@ def test_an_overrun_is_an_error_that_names_the_neuron(caplog: pytest.LogCaptureF
     assert error.levelno == logging.ERROR
     for word in ("neuron=beast", "reserved=52", "charged=90", "action="):
         assert word in error.getMessage()
+
+
+def test_what_a_shadow_would_have_refused_is_a_line_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    standing = Standing(key_scope("ci"), 100, rolling(60_000), 90, 5, None, shadow=True)
+    would_refuse = Refused(standing, asked=52, fits_in_ms=None, exact=False)
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(msgspec.structs.replace(finished(), would_refuse=would_refuse))
+    assert caplog.records[-1].levelno == logging.INFO
+    assert caplog.records[-1].getMessage() == (
+        "event=budget_shadow request_id=req_1 key_id=ci scope=key:ci cap=tok/rolling:60000 "
+        "asked=52 available=5"
+    )
+
+
+def test_what_is_unusual_about_a_request_is_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    odd = msgspec.structs.replace(finished(), clamped_from=532, unjournalled=True)
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(odd)
+    assert " reserved=52 clamped_from=532 unjournalled=1 " in caplog.records[0].getMessage()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import pytest
 
 from cortexd.dialects.refusals import (
     TABLE,
+    Counted,
+    Exhausted,
     Refusal,
     RefusalKind,
     Rendered,
@@ -85,39 +87,88 @@ def test_a_message_with_half_a_surrogate_pair_is_still_sent() -> None:
 
 def over_budget(
     *,
-    window_seconds: int | None = None,
+    counts: Counted = "tokens",
+    span: str = "in any 3600 s",
     retry_after_seconds: int | None = None,
     never_fits: bool = False,
+    clamped: bool = False,
     reserved: int = 15,
 ) -> Refusal:
-    return budget_refusal(
-        scope_word="key",
-        name="key-cap",
+    cap = Exhausted(
+        owner="key 'key-cap'",
+        counts=counts,
         hard_cap=100,
-        window_seconds=window_seconds,
+        span=span,
+        time_restores=span != "in all",
         spent=80,
         reserved=reserved,
-        asked=52,
         available=5,
-        retry_after_seconds=retry_after_seconds,
+    )
+    return budget_refusal(
+        cap,
+        asked=52,
+        clamped=clamped,
         never_fits=never_fits,
+        retry_after_seconds=retry_after_seconds,
     )
 
 
 @pytest.mark.parametrize("never_fits", [True, False])
-@pytest.mark.parametrize("window_seconds", [None, 3600])
-def test_the_message_names_the_cap_and_all_its_numbers(
-    window_seconds: int | None, never_fits: bool
-) -> None:
-    message = over_budget(window_seconds=window_seconds, never_fits=never_fits).message
+@pytest.mark.parametrize("span", ["in all", "in any 3600 s", "per 60 s"])
+def test_the_message_names_the_cap_and_all_its_numbers(span: str, never_fits: bool) -> None:
+    message = over_budget(span=span, never_fits=never_fits).message
     for fact in ("key 'key-cap'", "100 tokens", "80 spent", "15 reserved", "5 left", "to 52"):
         assert fact in message
-    assert ("3600 s" in message) == (window_seconds is not None)
+    assert f"100 tokens {span};" in message
     assert ("waiting cannot help" in message) == never_fits
 
 
+def test_a_clamped_request_is_told_the_least_that_it_needs() -> None:
+    assert "this request needs at least 52." in over_budget(clamped=True).message
+
+
+@pytest.mark.parametrize(
+    ("counts", "span", "never_fits", "wait", "message"),
+    [
+        (
+            *("requests", "per 60 s", False, 7),
+            "Request budget of key 'key-cap' exceeded: its cap is 100 requests per 60 s; 80 made. "
+            "It fits in 7 s if no other is made until then.",
+        ),
+        (
+            *("requests", "in all", False, None),
+            "Request budget of key 'key-cap' exceeded: its cap is 100 requests in all; 80 made. "
+            "Waiting cannot help: a balance is not restored by time.",
+        ),
+        (
+            *("requests", "per 60 s", True, 60),
+            "Request budget of key 'key-cap' exceeded: its cap is 100 requests per 60 s; 80 made. "
+            "A cap of none lets no request pass: waiting cannot help.",
+        ),
+        (
+            *("in flight", "at a time", False, None),
+            "Too many requests in flight for key 'key-cap': its cap is 100 requests at a time; "
+            "15 open. It may fit when open requests end.",
+        ),
+    ],
+)
+def test_a_cap_on_requests_speaks_of_requests(
+    counts: Counted, span: str, never_fits: bool, wait: int | None, message: str
+) -> None:
+    refusal = over_budget(
+        counts=counts,
+        span=span,
+        never_fits=never_fits,
+        retry_after_seconds=wait,
+        reserved=15 if counts == "in flight" else 0,
+    )
+    assert refusal.message == message
+    code = "insufficient_quota" if span == "in all" else "rate_limit_exceeded"
+    assert code_of(refusal) == code
+
+
 def test_an_exhausted_balance_is_a_quota_that_time_does_not_restore() -> None:
-    refusal = over_budget(reserved=0)
+    refusal = over_budget(span="in all", reserved=0)
     assert "Waiting cannot help" in refusal.message
     rendered = render(refusal, request_id="r")
     error = json.loads(rendered.body)["error"]
@@ -126,7 +177,7 @@ def test_an_exhausted_balance_is_a_quota_that_time_does_not_restore() -> None:
     headers = headers_of(rendered)
     assert b"retry-after" not in headers
     assert headers[b"x-should-retry"] == b"false"
-    assert "open requests end" in over_budget(reserved=1).message
+    assert "open requests end" in over_budget(span="in all", reserved=1).message
 
 
 @pytest.mark.parametrize(
@@ -137,14 +188,13 @@ def test_an_exhausted_balance_is_a_quota_that_time_does_not_restore() -> None:
         (60, False, b"60", False),
         (61, False, b"61", True),
         (None, False, b"1", False),
-        (None, True, b"3600", True),
-        (5, True, b"3600", True),
+        (3600, True, b"3600", True),
     ],
 )
 def test_a_rolling_window_says_when_to_come_back(
     wait: int | None, never_fits: bool, retry_after: bytes, stops_retries: bool
 ) -> None:
-    refusal = over_budget(window_seconds=3600, retry_after_seconds=wait, never_fits=never_fits)
+    refusal = over_budget(retry_after_seconds=wait, never_fits=never_fits)
     rendered = render(refusal, request_id="r")
     headers = headers_of(rendered)
     assert rendered.status == 429

@@ -93,6 +93,13 @@ def test_media_costs_its_ceiling_per_item() -> None:
     assert bound_of(asked(prompt=prompt), limits).prompt_tokens == 2724
 
 
+def test_a_prompt_may_meet_the_neuron_with_the_largest_context() -> None:
+    """Which neuron serves it is not known yet, so the smallest context bounds no prompt."""
+    limits = ModelLimits(context_min=100, context_max=1000, output=None)
+    assert bound_of(asked(text_bytes=5000), limits).prompt_tokens == 1000
+    assert bound_of(asked(text_bytes=500), limits).prompt_tokens == 500
+
+
 def test_media_without_a_ceiling_costs_the_whole_context() -> None:
     limits = ModelLimits(8000, 9000, None, image_tokens_max=10)
     prompt = PromptSize(text_bytes=4, images=1, audios=1)

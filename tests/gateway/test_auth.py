@@ -2,11 +2,22 @@
 
 import hashlib
 
+import msgspec
 import pytest
 
-from cortexd.config.schema import Account, BalanceWindow, Entitlements, Key, RollingWindow
+from cortexd.config.schema import (
+    Account,
+    CalendarWindow,
+    Entitlements,
+    FixedWindow,
+    Key,
+    RequestCap,
+    RollingWindow,
+    TokenCap,
+)
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.gateway.auth import ANONYMOUS_PRINCIPAL, Keyring, Principal, caps_of
+from cortexd.ledger.cap_windows import HELD, calendar, fixed, rolling
 from cortexd.ledger.entries import Cap, account_scope, key_scope
 
 
@@ -94,7 +105,69 @@ def test_without_required_keys_unknown_callers_are_anonymous_and_known_ones_them
 
 def test_the_ledger_is_given_every_cap_of_keys_and_accounts() -> None:
     assert set(caps_of(ENTITLEMENTS)) == {
-        Cap(account_scope("shared"), 1000, 60_000),
-        Cap(key_scope("key-cap"), 100, None),
+        Cap(account_scope("shared"), 1000, rolling(60_000)),
+        Cap(key_scope("key-cap"), 100),
     }
-    assert BalanceWindow().window_ms is None
+
+
+MINUTE = RollingWindow(60)
+
+
+def test_the_ledger_is_given_every_kind_of_cap_and_window() -> None:
+    key_with_all = Key(
+        "a",
+        key_id="k",
+        key_sha256="0" * 64,
+        caps=(
+            TokenCap(1),
+            TokenCap(2, MINUTE),
+            TokenCap(3, FixedWindow(60)),
+            TokenCap(4, CalendarWindow("week", "Europe/Berlin")),
+        ),
+        max_requests=(RequestCap(5, MINUTE), RequestCap(6, CalendarWindow("day"))),
+        max_in_flight=7,
+        shadow=True,
+    )
+    scope = key_scope("k")
+    assert tuple(caps_of(Entitlements(keys=(key_with_all,)))) == (
+        Cap(scope, 1, shadow=True),
+        Cap(scope, 2, rolling(60_000), shadow=True),
+        Cap(scope, 3, fixed(60_000), shadow=True),
+        Cap(scope, 4, calendar("week", "Europe/Berlin"), shadow=True),
+        Cap(scope, 5, rolling(60_000), "req", shadow=True),
+        Cap(scope, 6, calendar("day", "UTC"), "req", shadow=True),
+        Cap(scope, 7, HELD, "con", shadow=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("account", "of_key", "capped", "limited"),
+    [
+        (Account("a"), {}, False, False),
+        (Account("a", caps=(TokenCap(1),)), {}, True, True),
+        (Account("a", caps=(TokenCap(1),), shadow=True), {}, False, False),
+        (Account("a", caps=(TokenCap(1),)), {"shadow": True, "hard_cap": 5}, True, True),
+        (Account("a"), {"shadow": True, "hard_cap": 5}, False, False),
+        (Account("a"), {"max_in_flight": 1}, False, True),
+        (Account("a"), {"max_in_flight": 1, "shadow": True}, False, False),
+        (Account("a", max_requests=(RequestCap(1, MINUTE),)), {}, False, True),
+    ],
+)
+def test_only_caps_that_refuse_count_for_who_is_capped(
+    account: Account, of_key: dict[str, object], capped: bool, limited: bool
+) -> None:
+    one = msgspec.structs.replace(key("sk", "a", "k"), **of_key)
+    principal = Keyring(Entitlements(True, (account,), (one,))).authenticate({b"x-api-key": b"sk"})
+    assert isinstance(principal, Principal)
+    assert (principal.capped, principal.limited) == (capped, limited)
+
+
+def test_a_principal_carries_what_was_said_of_its_key() -> None:
+    plain = key("sk-1", "a", "k1")
+    clamped = msgspec.structs.replace(
+        key("sk-2", "a", "k2"), over_cap="clamp", min_output=7, models=("m",)
+    )
+    keyring = Keyring(Entitlements(True, keys=(plain, clamped)))
+    found = [keyring.authenticate({b"x-api-key": text}) for text in (b"sk-1", b"sk-2")]
+    assert [getattr(one, "min_output", "") for one in found] == [None, 7]
+    assert [getattr(one, "models", "") for one in found] == [None, ("m",)]

@@ -95,8 +95,8 @@ class SimulatedDisk:
     def names(self) -> list[str]:
         return sorted(self._names)
 
-    def read(self, name: str) -> bytes:
-        return bytes(self._names[name].cache)
+    def read(self, name: str, bytes_max: int | None = None) -> bytes:
+        return bytes(self._found(name).cache[:bytes_max])
 
     def create(self, name: str) -> int:
         self._fail_if_told(self._begin("create"))
@@ -151,6 +151,7 @@ class SimulatedDisk:
 
     def remove(self, name: str) -> None:
         self._fail_if_told(self._begin("remove"))
+        self._found(name)
         self._change(_Change(name, None))
 
     def sync_directory(self) -> None:
@@ -164,6 +165,9 @@ class SimulatedDisk:
         if "durable.hint" not in self._names:
             self._change(_Change("durable.hint", _File()))
         self._names["durable.hint"].put(0, bytes(data))
+
+    def size_bytes(self, name: str) -> int:
+        return len(self._found(name).cache)
 
     def free_bytes(self) -> int:
         return self.free
@@ -218,6 +222,11 @@ class SimulatedDisk:
         """The file is gone, durably."""
         self._names.pop(name)
         self._durable_names.pop(name, None)
+
+    def _found(self, name: str) -> _File:
+        if name not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "simulated", name)
+        return self._names[name]
 
     def _begin(self, kind: str) -> Fault | None:
         self.operations += 1

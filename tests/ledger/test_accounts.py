@@ -5,12 +5,14 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
+from cortexd.ledger import cap_windows
 from cortexd.ledger.accounts import (
     LEARNED_MODELS_MAX,
     MODEL_LABEL_LENGTH_MAX,
     Accounts,
     BrokenBooks,
 )
+from cortexd.ledger.cap_windows import BALANCE, CapWindow
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     AMOUNT_MAX,
@@ -24,6 +26,7 @@ from cortexd.ledger.entries import (
     HoldEntry,
     LearnEntry,
     Lifetime,
+    LimitBooks,
     LimitEntry,
     LimitId,
     MarkEntry,
@@ -31,17 +34,20 @@ from cortexd.ledger.entries import (
     OpenReservation,
     Refused,
     ReservationId,
+    RollEntry,
     Scope,
     Settled,
     Snapshot,
     Standing,
     Unknown,
     Why,
+    WindowBooks,
     account_scope,
     key_scope,
     limit_id,
 )
 from cortexd.ledger.reservations import IllegalEntry
+from tests.ledger.workbench import standing_of
 
 ACME = account_scope("acme")
 CI = key_scope("ci")
@@ -96,17 +102,20 @@ class Books:
         self.settle(self.granted(tokens, *scopes), spend(tokens))
 
     def standing(self, scope: Scope) -> tuple[int, int]:
-        standing = self.accounts.standing(scope, self.now_ms)
+        standing = standing_of(self.accounts, scope, self.now_ms)
         assert standing is not None
         return standing.spent, standing.reserved
 
 
+DAYS = cap_windows.calendar("day", "UTC")
+
+
 def balance(scope: Scope, hard_cap: int) -> Cap:
-    return Cap(scope, hard_cap, None)
+    return Cap(scope, hard_cap)
 
 
 def rolling(scope: Scope, hard_cap: int, window_ms: int = WINDOW_MS) -> Cap:
-    return Cap(scope, hard_cap, window_ms)
+    return Cap(scope, hard_cap, cap_windows.rolling(window_ms))
 
 
 # Reserving
@@ -130,7 +139,7 @@ def test_caps_on_key_and_account_are_reserved_together_or_not_at_all() -> None:
     books = Books(balance(ACME, 100), balance(CI, 80), balance(DEV, 80))
     books.granted(80, ACME, CI)
     refused = books.refused(40, ACME, DEV)
-    assert refused.standing == Standing(ACME, 100, None, 0, 80, None)
+    assert refused.standing == Standing(ACME, 100, BALANCE, 0, 80, None)
     assert books.standing(DEV) == (0, 0)
     assert books.standing(ACME) == (0, 80)
 
@@ -138,7 +147,7 @@ def test_caps_on_key_and_account_are_reserved_together_or_not_at_all() -> None:
 def test_a_scope_without_a_cap_admits_everything_and_is_counted() -> None:
     books = Books(balance(CI, 100))
     books.spent(10**9, ANONYMOUS)
-    assert books.accounts.standing(ANONYMOUS, books.now_ms) is None
+    assert standing_of(books.accounts, ANONYMOUS, books.now_ms) is None
     assert books.accounts.lifetime(ANONYMOUS).tokens == 10**9
     assert books.accounts.lifetime(CI) == Lifetime()
 
@@ -149,8 +158,8 @@ def test_only_capped_scopes_have_standings() -> None:
     books.now_ms += 1000
     standings = books.accounts.standings((ACME, DEV, CI), books.now_ms)
     assert standings == (
-        Standing(ACME, 100, None, 20, 0, None),
-        Standing(CI, 50, WINDOW_MS, 20, 0, COUNTS_MS - 1000),
+        Standing(ACME, 100, BALANCE, 20, 0, None),
+        Standing(CI, 50, cap_windows.rolling(WINDOW_MS), 20, 0, COUNTS_MS - 1000),
     )
 
 
@@ -161,7 +170,7 @@ def test_a_refusal_and_a_question_change_nothing() -> None:
     before = msgspec.json.encode(books.accounts.dump())
     books.accounts.reserve(books.now_ms, (CI,), 1000)
     books.accounts.reserve(books.now_ms, (CI,), 10)
-    books.accounts.standing(CI, books.now_ms)
+    standing_of(books.accounts, CI, books.now_ms)
     books.accounts.settle(books.now_ms, ReservationId(1), spend(5))
     assert msgspec.json.encode(books.accounts.dump()) == before
 
@@ -407,9 +416,9 @@ def test_removing_a_cap_and_adding_it_again_is_no_reset(cap: Cap) -> None:
     books = Books(cap)
     books.spent(70, CI)
     reservation = books.granted(20, CI)
-    assert books.configure() == (DropEntry(books.now_ms, limit_id(CI)),)
+    assert books.configure() == (DropEntry(books.now_ms, cap.limit_id),)
     assert books.configure() == ()
-    assert books.accounts.standing(CI, books.now_ms) is None
+    assert standing_of(books.accounts, CI, books.now_ms) is None
     books.settle(reservation, spend(15))
     books.spent(10, CI)
     books.configure(cap)
@@ -487,7 +496,7 @@ def test_a_changed_window_is_the_same_after_a_restart() -> None:
 @pytest.mark.parametrize(
     "caps",
     [
-        [balance(CI, 1), rolling(CI, 1)],
+        [rolling(CI, 1), rolling(CI, 2)],
         [balance(CI, -1)],
         [balance(CI, AMOUNT_MAX + 1)],
         [rolling(CI, 1, 0)],
@@ -495,7 +504,7 @@ def test_a_changed_window_is_the_same_after_a_restart() -> None:
     ],
 )
 def test_caps_that_cannot_be_are_a_bug(caps: list[Cap]) -> None:
-    with pytest.raises(ValueError, match=r"cap|window"):
+    with pytest.raises(ValueError, match="a cap that cannot be"):
         Accounts().configure(0, caps)
 
 
@@ -530,7 +539,6 @@ def illegal_entries() -> list[Entry]:
     """Each is refused by the books of `test_an_illegal_entry_raises_and_changes_nothing`."""
     t = 1_000_000
     one, two, three = ReservationId(1), ReservationId(2), ReservationId(3)
-    tok = limit_id(CI)
     return [
         MarkEntry(t - 1),
         HoldEntry(t, three, (CI,), 61),
@@ -543,9 +551,14 @@ def illegal_entries() -> list[Entry]:
         DropEntry(t, limit_id(DEV)),
         DropEntry(t, LimitId("key:ci")),
         DropEntry(t, limit_id(ACME)),
-        LimitEntry(t, limit_id(DEV), CI, "tok", "balance", 5),
-        LimitEntry(t, tok, CI, "tok", "balance", 5, 7),
-        LimitEntry(t, tok, CI, "tok", "rolling", 5),
+        LimitEntry(t, limit_id(DEV), DEV, "tok", "rolling", 5, 7),
+        LimitEntry(t, LimitId("key:ci/tok/balance:7"), CI, "tok", "balance", 5, 7),
+        LimitEntry(t, LimitId("key:ci/tok/rolling"), CI, "tok", "rolling", 5),
+        LimitEntry(t, LimitId("key:ci/tok/held"), CI, "tok", "held", 5),
+        LimitEntry(t, LimitId("key:ci/con/balance"), CI, "con", "balance", 5),
+        LimitEntry(t, limit_id(CI, DAYS), CI, "tok", "calendar", 5, p="day", z="UTC", b=9, x=9),
+        RollEntry(t, limit_id(CI), t + 1, t + 1, t + 1),
+        RollEntry(t, limit_id(CI, DAYS), t + 1, t + 1, t + 1),
         LearnEntry(t, ModelLabel("m"), 5),
         CloseEntry(t - 1, one, 1, "settle"),
     ]
@@ -589,7 +602,11 @@ def test_a_snapshot_is_the_whole_state() -> None:
     assert accounts.dump() == whole
     assert accounts.next_deadline() == 1_000_905
     assert accounts.standings((CI,), 0)[0].reserved == 25
-    assert accounts.standing(ACME, 0) is None
+    assert standing_of(accounts, ACME, 0) is None
+
+
+def with_charges(limit: LimitBooks, *charges: tuple[int, int]) -> LimitBooks:
+    return msgspec.structs.replace(limit, books=WindowBooks(charges=charges))
 
 
 def tampered() -> dict[str, Snapshot]:
@@ -601,18 +618,21 @@ def tampered() -> dict[str, Snapshot]:
         "unsorted limits": replace(whole, limits=(ci, acme)),
         "a limit twice": replace(whole, limits=(acme, ci, ci)),
         "an expired charge": replace(
-            whole, limits=(acme, replace(ci, charges=((1, 5), *ci.charges)))
+            whole, limits=(acme, with_charges(ci, (1, 5), *ci.books.charges))
         ),
         "charges out of order": replace(
-            whole, limits=(acme, replace(ci, charges=ci.charges[::-1]))
+            whole, limits=(acme, with_charges(ci, *ci.books.charges[::-1]))
         ),
-        "a balance that forgot": replace(whole, limits=(replace(acme, spent=89), ci)),
+        "a balance that forgot": replace(whole, limits=(replace(acme, books=WindowBooks(89)), ci)),
+        "a window that cannot be": replace(
+            whole, limits=(replace(acme, window=CapWindow("balance", 5)), ci)
+        ),
         "a cap that cannot be": replace(whole, limits=(replace(acme, hard_cap=-1), ci)),
         "reservations out of order": replace(whole, holds=(second, first)),
         "a reservation twice": replace(whole, holds=(first, first, second)),
         "a number used again": replace(whole, next=second.reservation_id),
         "a request never counted": replace(whole, life=whole.life[:1]),
-        "a negative charge": replace(whole, limits=(acme, replace(ci, charges=((1000000, -5),)))),
+        "a negative charge": replace(whole, limits=(acme, with_charges(ci, (1000000, -5)))),
     }
 
 
@@ -625,6 +645,6 @@ def test_a_snapshot_that_no_dump_can_have_made_is_refused(name: str) -> None:
 def test_check_adds_up_what_is_reserved() -> None:
     books = Books(balance(CI, 100))
     books.granted(30, CI)
-    books.accounts._limits[CI].reserved = 29
-    with pytest.raises(BrokenBooks, match="29 reserved, but 30 are open"):
+    books.accounts._limits.on((CI,))[0].reserved = 29
+    with pytest.raises(BrokenBooks, match="29 reserved, not 30"):
         books.accounts.check()

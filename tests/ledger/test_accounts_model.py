@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import BALANCE, rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     ANONYMOUS,
@@ -31,6 +32,7 @@ from cortexd.ledger.entries import (
 from cortexd.ledger.recovery import replay
 from tests.ledger.oracle import Oracle
 from tests.ledger.scribe import Scribe
+from tests.ledger.workbench import standing_of
 
 BUCKETS = 3
 ACME, ONE, TWO = account_scope("acme"), key_scope("one"), key_scope("two")
@@ -65,10 +67,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.oracle: Oracle[Scope] = Oracle()
         self.scribe = Scribe(buckets=BUCKETS)
         self.caps: dict[Scope, Cap] = {}
-        self.ever: dict[Scope, tuple[int | None, Memory]] = {}
+        self.ever: dict[tuple[Scope, int], Memory] = {}
         self.deadlines: dict[ReservationId, int] = {}
         self.worth_waiting_ms = 0
-        self.configure([Cap(ACME, 30, 90), Cap(ONE, 20, 60), Cap(TWO, 25, 100)])
+        self.configure(
+            [Cap(ACME, 30, rolling(90)), Cap(ONE, 20, rolling(60)), Cap(TWO, 25, rolling(100))]
+        )
 
     @property
     def accounts(self) -> Accounts:
@@ -83,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         reserved = self.oracle.reserved(scope)
         if window_ms is None:
             return (reserved + self.oracle.spent(scope),) * 2
-        memory = self.ever[scope][1]
+        memory = self.ever[scope, window_ms]
         tolerated_ms = window_ms + window_ms // 1024 + 1 + memory.slack_ms
         at_least = self.oracle.spent(
             scope,
@@ -104,7 +108,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(scope=SCOPES, hard_cap=st.integers(5, 40), window_ms=WINDOWS)
     def set_cap(self, scope: Scope, hard_cap: int, window_ms: int | None) -> None:
         others = [cap for cap in self.caps.values() if cap.scope != scope]
-        self.configure([*others, Cap(scope, hard_cap, window_ms)])
+        window = BALANCE if window_ms is None else rolling(window_ms)
+        self.configure([*others, Cap(scope, hard_cap, window)])
 
     @rule(scope=SCOPES, for_ms=STEPS)
     def remove_cap_for_a_while(self, scope: Scope, for_ms: int) -> None:
@@ -122,19 +127,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.happen(self.accounts.configure(self.now_ms, self.caps.values()))
         assert self.accounts.configure(self.now_ms, self.caps.values()) == ()
         for scope, cap in self.caps.items():
-            self.ever[scope] = cap.window_ms, self.memory_of(scope, cap.window_ms)
+            if cap.window.ms:
+                self.ever[scope, cap.window.ms] = self.memory_of(scope, cap.window.ms)
 
-    def memory_of(self, scope: Scope, window_ms: int | None) -> Memory:
-        begins_now = Memory(len(self.oracle.closed), -1, 0)
-        old_ms, old = self.ever.get(scope, (None, begins_now))
-        if window_ms is None or (scope in self.ever and window_ms == old_ms):
-            return old
-        if old_ms is None:
-            return msgspec.structs.replace(begins_now, slack_ms=grain_ms(window_ms))
+    def memory_of(self, scope: Scope, window_ms: int) -> Memory:
+        """A window goes on where it was; a new one knows what the best of the others knows."""
+        if (scope, window_ms) in self.ever:
+            return self.ever[scope, window_ms]
+        lengths = sorted(length for kin, length in self.ever if kin == scope)
+        if not lengths:
+            return Memory(len(self.oracle.closed), -1, grain_ms(window_ms))
+        best_ms = next((length for length in lengths if length >= window_ms), lengths[-1])
+        best = self.ever[scope, best_ms]
         return Memory(
-            after_closings=old.after_closings,
-            after_ms=max(old.after_ms, self.now_ms - old_ms),
-            slack_ms=old.slack_ms + grain_ms(window_ms),
+            after_closings=best.after_closings,
+            after_ms=max(best.after_ms, self.now_ms - best_ms),
+            slack_ms=best.slack_ms + grain_ms(window_ms),
         )
 
     @rule()
@@ -154,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def reserve(self, scopes: tuple[Scope, ...], tokens: int) -> bool:
         capped = [self.caps[scope] for scope in scopes if scope in self.caps]
-        used = [(cap, *self.used(cap.scope, cap.window_ms)) for cap in capped]
+        used = [(cap, *self.used(cap.scope, cap.window.ms or None)) for cap in capped]
         entries, answer = self.accounts.reserve(self.now_ms, scopes, tokens)
         self.happen(entries)
         if isinstance(answer, Granted):
@@ -167,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def check_refusal(self, refused: Refused, scopes: tuple[Scope, ...], tokens: int) -> None:
         cap = self.caps[refused.standing.scope]
-        standing = self.accounts.standing(cap.scope, self.now_ms)
+        standing = standing_of(self.accounts, cap.scope, self.now_ms)
         assert standing == refused.standing
         assert refused.asked == tokens
         alone = [self.accounts.reserve(self.now_ms, (each,), tokens)[1] for each in scopes]
@@ -177,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert refused.exact == all(each.exact for each in alone if isinstance(each, Refused))
         assert standing.spent + standing.reserved + tokens > cap.hard_cap == standing.hard_cap
         if refused.fits_in_ms is None:
-            assert cap.window_ms is None or tokens > cap.hard_cap
+            assert not cap.window.ms or tokens > cap.hard_cap
             return
         at_ms = self.now_ms + refused.fits_in_ms
         if refused.exact:
@@ -260,12 +268,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.accounts.next_deadline() == min(self.deadlines.values(), default=None)
         for scope in (ACME, ONE, TWO, ANONYMOUS):
             assert self.accounts.lifetime(scope).tokens == self.oracle.spent(scope)
-            standing = self.accounts.standing(scope, self.now_ms)
+            standing = standing_of(self.accounts, scope, self.now_ms)
             if scope not in self.caps:
                 assert standing is None
                 continue
             assert standing is not None
-            at_least, at_most = self.used(scope, self.caps[scope].window_ms)
+            at_least, at_most = self.used(scope, self.caps[scope].window.ms or None)
             assert at_least <= standing.spent + standing.reserved <= at_most
 
 
@@ -276,9 +284,9 @@ class HonestMachine(RuleBasedStateMachine):
     its settlement, and for a grace after the ledger's process died. The caps stay as they are.
     """
 
-    ACME_CAP = Cap(ACME, 60, None)
-    ONE_CAP = Cap(ONE, 20, 30)
-    TWO_CAP = Cap(TWO, 25, 100)
+    ACME_CAP = Cap(ACME, 60)
+    ONE_CAP = Cap(ONE, 20, rolling(30))
+    TWO_CAP = Cap(TWO, 25, rolling(100))
     GRACE_MS = 40
 
     def __init__(self) -> None:
@@ -338,7 +346,7 @@ class HonestMachine(RuleBasedStateMachine):
     @invariant()
     def no_cap_is_ever_exceeded(self) -> None:
         for cap in (self.ACME_CAP, self.ONE_CAP, self.TWO_CAP):
-            standing = self.accounts.standing(cap.scope, self.now_ms)
+            standing = standing_of(self.accounts, cap.scope, self.now_ms)
             assert standing is not None
             assert standing.spent + standing.reserved <= cap.hard_cap
             facts = [
@@ -346,14 +354,14 @@ class HonestMachine(RuleBasedStateMachine):
             ]
             # A window ends with each token, so that these are all that can matter.
             for end_ms, _ in facts:
-                begin_ms = -1 if cap.window_ms is None else end_ms - cap.window_ms
+                begin_ms = end_ms - cap.window.ms if cap.window.ms else -1
                 within = sum(tokens for at_ms, tokens in facts if begin_ms < at_ms <= end_ms)
                 assert within <= cap.hard_cap
 
 
 _SETTINGS = settings(
-    max_examples=70,
-    stateful_step_count=50,
+    max_examples=max(100, settings().max_examples),  # --hypothesis-profile=release: more
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

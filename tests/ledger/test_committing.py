@@ -6,6 +6,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from cortexd.ledger.entries import Cap
+from cortexd.ledger.retention import DiskUse
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
     ACCOUNT,
@@ -17,6 +18,7 @@ from tests.ledger.workbench import (
     InlineSyncer,
     completed,
     granted,
+    newest,
     open_journal,
     pass_time,
     running,
@@ -79,7 +81,7 @@ async def test_refusals_settlements_and_questions_do_not_wait_for_a_hanging_disk
 
 async def test_many_reservations_at_once_share_a_few_syncs() -> None:
     count, collected = Count(), Collected()
-    caps = [Cap(KEY, 10_000, None)]
+    caps = [Cap(KEY, 10_000)]
     async with (
         running(open_journal(SimulatedDisk(), caps), None, count) as desk,
         trio.open_nursery() as nursery,
@@ -160,9 +162,20 @@ async def test_a_full_segment_is_replaced_while_calls_go_on() -> None:
                 reservation.ending = completed(3, 1)
     names = [name for name in disk.names() if name.startswith("seg-")]
     assert len(names) >= 4
+    assert count.use == journal.disk_use()
+    assert count.use.segments == len(names)
     again = open_journal(disk.after_power_loss("nothing", seed=1))
     assert again.accounts.lifetime(ACCOUNT).tokens == 240
     assert again.accounts.open_reservations == 0
+
+
+async def test_what_the_journal_takes_is_told_at_once_and_with_every_sync() -> None:
+    disk, count = SimulatedDisk(), Count()
+    disk.free = 5 << 30
+    async with running(open_journal(disk), InlineSyncer(), count) as desk:
+        assert count.use == DiskUse(1, len(newest(disk)), 5 << 30)
+        async with await granted(desk):
+            assert count.use == DiskUse(1, len(newest(disk)), 5 << 30)
 
 
 async def test_a_slow_sync_is_reported_once_while_it_is_under_way(

@@ -150,7 +150,7 @@ def check_with_crash_in_recovery(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "seeds"), [(False, 3), (True, 4)])
+@pytest.mark.parametrize(("fault", "seeds"), [(False, 5), (True, 8)])
 def test_no_crash_loses_what_was_durable_or_makes_up_what_was_not(fault: bool, seeds: int) -> None:
     """After any crash the ledger starts without help, in the state after some prefix of its
     entries that holds every durable one, with every open reservation a ghost."""

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen
 from cortexd.ledger.calls import AnyCall, StandingsCall
 from cortexd.ledger.desk import Desk, LedgerDown, Reservation
@@ -49,6 +50,35 @@ async def test_a_refusal_is_a_value_that_names_the_cap_that_bit() -> None:
             answer = await desk.reserve(SCOPES, bound(101), request_id="req-2")
         assert isinstance(answer, Refused)
         assert (answer.standing.scope, answer.standing.reserved, answer.asked) == (KEY, 900, 101)
+
+
+async def test_a_clamped_reservation_says_how_much_output_is_paid_for() -> None:
+    wanted = Bound(100, 200, 2)
+    async with (
+        running(open_journal(SimulatedDisk()), InlineSyncer()) as desk,
+        await reserve(desk, 700) as reservation,
+    ):
+        answer = await desk.reserve(SCOPES, wanted, request_id="r2", least=Bound(100, 99, 2))
+        assert isinstance(answer, Reservation)
+        async with answer as clamped:
+            assert clamped.bound == Bound(100, 100, 2)
+            assert clamped.standings[0].available == 0
+        refused = await desk.reserve(SCOPES, wanted, request_id="r3", least=Bound(100, 101, 2))
+        assert isinstance(refused, Refused)
+        assert refused.asked == 302
+        assert reservation.bound == bound(700)
+
+
+async def test_what_a_shadow_would_have_refused_is_told_with_the_grant() -> None:
+    shadow = Cap(KEY, 100, shadow=True)
+    async with (
+        running(open_journal(SimulatedDisk(), [shadow]), InlineSyncer()) as desk,
+        await reserve(desk, 100) as fits,
+        await reserve(desk, 1) as more,
+    ):
+        assert fits.would_refuse is None
+        assert more.would_refuse is not None
+        assert more.would_refuse.standing == fits.standings[0]
 
 
 async def test_a_request_within_the_cap_is_charged_what_it_used_at_once() -> None:
@@ -143,7 +173,7 @@ async def test_scopes_without_a_cap_are_granted_everything_and_left_out_of_stand
 
 async def test_twenty_requests_on_a_cap_of_a_hundred_are_served_until_it_is_spent() -> None:
     served = 0
-    async with running(open_journal(SimulatedDisk(), [Cap(KEY, 100, None)])) as desk:
+    async with running(open_journal(SimulatedDisk(), [Cap(KEY, 100)])) as desk:
         for number in range(20):
             answer = await desk.reserve((KEY,), bound(2, 23), request_id=f"r{number}")
             if isinstance(answer, Refused):

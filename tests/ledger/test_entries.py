@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortexd.ledger.cap_windows import BALANCE, rolling
 from cortexd.ledger.entries import (
     AMOUNT_MAX,
     ANONYMOUS,
@@ -36,7 +37,7 @@ def _is_safe(name: str) -> bool:
 def test_plain_ids_stay_readable() -> None:
     assert key_scope("ci") == "key:ci"
     assert account_scope("acme") == "acct:acme"
-    assert limit_id(key_scope("ci")) == "key:ci/tok"
+    assert limit_id(key_scope("ci")) == "key:ci/tok/balance"
     assert model_label("Qwen/Qwen3-8B:Q4") == "Qwen/Qwen3-8B:Q4"
     assert request_label("req-0a.1_Z") == "req-0a.1_Z"
 
@@ -75,7 +76,7 @@ def test_a_request_label_is_bounded_whatever_the_client_sent(request_id: str) ->
 
 
 def test_available_is_never_negative() -> None:
-    standing = Standing(ANONYMOUS, 100, None, 90, 30, None)
+    standing = Standing(ANONYMOUS, 100, BALANCE, 90, 30, None)
     assert standing.available == 0
     assert msgspec.structs.replace(standing, reserved=3).available == 7
 
@@ -85,9 +86,11 @@ def test_entries_are_spelt_with_the_short_names_of_format_1() -> None:
     assert msgspec.json.encode(hold) == (
         b'{"k":"hold","t":5,"i":3,"w":["acct:acme","key:ci"],"a":4300,"rid":"r1"}'
     )
-    limit = LimitEntry(5, limit_id(key_scope("ci")), key_scope("ci"), "tok", "rolling", 50, 3600)
+    name = limit_id(key_scope("ci"), rolling(3600))
+    limit = LimitEntry(5, name, key_scope("ci"), "tok", "rolling", 50, 3600)
     assert msgspec.json.encode(limit) == (
-        b'{"k":"limit","t":5,"l":"key:ci/tok","s":"key:ci","u":"tok","m":"rolling","c":50,"v":3600}'
+        b'{"k":"limit","t":5,"l":"key:ci/tok/rolling:3600","s":"key:ci","u":"tok","m":"rolling",'
+        b'"c":50,"v":3600}'
     )
     assert msgspec.json.encode(MarkEntry(5)) == b'{"k":"mark","t":5}'
 
@@ -103,8 +106,8 @@ def test_entries_are_spelt_with_the_short_names_of_format_1() -> None:
         b'{"k":"close","t":1,"i":1,"a":1,"y":"gift"}',
         b'{"k":"close","t":1,"i":1,"a":-1,"y":"settle"}',
         b'{"k":"hold","t":1,"i":1,"w":["key:ci"],"a":%d}' % (AMOUNT_MAX + 1),
-        b'{"k":"limit","t":1,"l":"key:ci/req","s":"key:ci","u":"req","m":"balance","c":1}',
-        b'{"k":"limit","t":1,"l":"key:ci/tok","s":"key:ci","u":"tok","m":"fixed","c":1,"v":9}',
+        b'{"k":"limit","t":1,"l":"key:ci/req","s":"key:ci","u":"gpu","m":"balance","c":1}',
+        b'{"k":"limit","t":1,"l":"key:ci/tok","s":"key:ci","u":"tok","m":"hourly","c":1,"v":9}',
     ],
 )
 def test_an_unknown_kind_field_or_value_is_refused(line: bytes) -> None:

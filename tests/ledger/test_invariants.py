@@ -1,9 +1,13 @@
 """Each invariant finds what breaks it, and nothing in what does not."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from cortexd.ledger import cap_windows
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import BALANCE, CapWindow
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     AMOUNT_MAX,
@@ -18,6 +22,7 @@ from cortexd.ledger.entries import (
     MarkEntry,
     ModelLabel,
     ReservationId,
+    RollEntry,
     Scope,
     Snapshot,
     Why,
@@ -53,15 +58,19 @@ def close(t: int, number: int = 1, tokens: int = 10, why: Why = "settle") -> Clo
 
 
 def rolling(t: int, hard_cap: int, window_ms: int) -> LimitEntry:
-    return LimitEntry(t, limit_id(KEY), KEY, "tok", "rolling", hard_cap, window_ms)
+    name = limit_id(KEY, cap_windows.rolling(window_ms))
+    return LimitEntry(t, name, KEY, "tok", "rolling", hard_cap, window_ms)
 
 
 def balance(t: int, hard_cap: int) -> LimitEntry:
     return LimitEntry(t, limit_id(KEY), KEY, "tok", "balance", hard_cap)
 
 
-def drop(t: int) -> DropEntry:
-    return DropEntry(t, limit_id(KEY))
+SECOND = cap_windows.rolling(1000)
+
+
+def drop(t: int, window: CapWindow = SECOND) -> DropEntry:
+    return DropEntry(t, limit_id(KEY, window))
 
 
 def books(*entries: Entry, accounts: Accounts | None = None) -> Accounts:
@@ -95,6 +104,7 @@ def test_a_life_with_everything_in_it_breaks_nothing() -> None:
             GhostEntry(6, TWO, 50),
             close(50, 2, 40, "crash"),
             drop(51),
+            drop(51, BALANCE),
             hold(52, 3, 9999),
             close(60, 3, 0, "release"),
         ]
@@ -173,6 +183,71 @@ def test_what_cannot_happen_is_named(entries: tuple[Entry, ...], name: str) -> N
     assert broken_by(*entries) == name
 
 
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+def limit(t: int, cap: Cap) -> LimitEntry:
+    """What a new cap is told, at the beginning of a day by ledger time."""
+    (entry,) = Accounts().configure(t, [cap])
+    assert isinstance(entry, LimitEntry)
+    return entry
+
+
+def roll(t: int, not_before_ms: int) -> RollEntry:
+    return RollEntry(t, limit_id(KEY, DAYS), t + DAY_MS, t + DAY_MS, not_before_ms)
+
+
+DAYS = cap_windows.calendar("day", "UTC")
+
+
+@pytest.mark.parametrize(
+    "cap",
+    [
+        Cap(KEY, 1, cap_windows.rolling(1000), "req"),
+        Cap(KEY, 1, cap_windows.fixed(DAY_MS), "req"),
+        Cap(KEY, 1, cap_windows.HELD, "con"),
+        Cap(KEY, 19, cap_windows.fixed(DAY_MS)),
+        Cap(KEY, 19, DAYS),
+        Cap(KEY, 1, BALANCE, "req"),
+    ],
+)
+def test_a_cap_of_every_unit_and_window_is_judged(cap: Cap) -> None:
+    assert broken_by(limit(DAY_MS, cap), hold(DAY_MS, 1), hold(DAY_MS + 5, 2)) == "I1"
+    shadow = msgspec.structs.replace(cap, shadow=True)
+    check_history([limit(DAY_MS, shadow), hold(DAY_MS, 1), hold(DAY_MS + 5, 2)])
+    snapshot = books(limit(DAY_MS, cap), hold(DAY_MS, 1)).dump()
+    assert broken_by(hold(DAY_MS + 5, 2), start=snapshot) == "I1"
+
+
+def test_a_cap_that_is_new_knows_what_a_window_remembers() -> None:
+    before = (rolling(DAY_MS, 100, 1000), hold(DAY_MS, 1, 60), close(DAY_MS + 2, 1, 60))
+    for cap in (Cap(KEY, 99, cap_windows.fixed(DAY_MS)), Cap(KEY, 99, DAYS), Cap(KEY, 99)):
+        new = limit(DAY_MS + 3, cap)
+        assert broken_by(*before, new, hold(DAY_MS + 4, 2, 40)) == "I1"
+        check_history([*before, new, hold(DAY_MS + 4, 2, 39)])
+
+
+def test_periods_begin_anew_in_the_history_too() -> None:
+    fixed, days = Cap(KEY, 10, cap_windows.fixed(DAY_MS)), Cap(KEY, 10, DAYS)
+    spent = (hold(DAY_MS, 1), close(DAY_MS + 1, 1))
+    check_history([limit(DAY_MS, fixed), *spent, hold(2 * DAY_MS, 2)])
+    assert broken_by(limit(DAY_MS, days), *spent, hold(2 * DAY_MS, 2)) == "I1"
+    next_day = roll(2 * DAY_MS, 3 * DAY_MS - DAY_MS // 10)
+    check_history([limit(DAY_MS, days), *spent, next_day, hold(2 * DAY_MS, 2)])
+
+
+def test_a_civil_period_that_comes_too_soon_is_found() -> None:
+    new = limit(DAY_MS, Cap(KEY, 10, DAYS))
+    soon = 2 * DAY_MS - DAY_MS // 10
+    check_history([new, roll(soon, soon + DAY_MS)])
+    assert broken_by(new, roll(soon - 1, soon + DAY_MS)) == "I21"
+    assert broken_by(new, roll(soon, soon + 19 * HOUR_MS)) == "I21"
+    assert broken_by(roll(soon, soon + DAY_MS)) == "I21"
+    start = books(new).dump()
+    assert broken_by(roll(soon - 1, soon + DAY_MS), start=start) == "I21"
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -201,8 +276,8 @@ def test_live_accounts_pass_and_their_snapshot_follows_from_their_entries() -> N
 
 def test_a_sum_that_is_none_is_found() -> None:
     accounts = books(rolling(0, 100, 1000))
-    accounts._limits[KEY].reserved = 7
-    with pytest.raises(BrokenInvariant, match=r"I2: .*: 7 reserved, but 0 are open"):
+    accounts._limits.on((KEY,))[0].reserved = 7
+    with pytest.raises(BrokenInvariant, match=r"I2: .*: 7 reserved, not 0"):
         check_accounts(accounts)
 
 
@@ -217,7 +292,7 @@ def test_a_snapshot_that_comes_back_as_another_is_found() -> None:
     """Two charges, which a bug takes for one grain when it reads them back."""
     first = (rolling(0, 100, 1000), hold(1, 1, 60), close(2, 1, 60))
     accounts = books(*first, hold(500, 2), close(600, 2))
-    accounts._buckets = 1
+    accounts._limits.buckets = 1
     with pytest.raises(BrokenInvariant, match=r"I11: .* not canonical"):
         check_accounts(accounts)
 
@@ -283,7 +358,7 @@ def test_a_wrong_moment_in_a_refusal_is_found(
 
 def test_a_question_that_changes_something_is_found() -> None:
     class Meddling(Accounts):
-        def reserve(self, now_ms: int, scopes: tuple[Scope, ...], tokens: int, **more: str):  # type: ignore[no-untyped-def]
+        def reserve(self, now_ms: int, scopes: tuple[Scope, ...], tokens: int, **more: Any) -> Any:
             self.now_ms += 1
             return super().reserve(now_ms, scopes, tokens, **more)
 
@@ -294,7 +369,7 @@ def test_a_question_that_changes_something_is_found() -> None:
 def test_a_cap_that_came_back_has_its_spend() -> None:
     accounts = books(rolling(0, 100, 1000), hold(1, 1, 60), close(2, 1, 60))
     before = accounts.dump()
-    for caps in ((), (Cap(KEY, 100, 1000),)):
+    for caps in ((), (Cap(KEY, 100, cap_windows.rolling(1000)),)):
         books(*accounts.configure(3, caps), accounts=accounts)
     check_cap_returned(before, accounts.dump())
     books(rolling(4, 100, 2000), rolling(4, 100, 1000), accounts=accounts)

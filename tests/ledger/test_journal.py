@@ -21,6 +21,7 @@ from tests.ledger.workbench import (
     newest,
     open_journal,
     settings,
+    standing_of,
 )
 
 
@@ -34,7 +35,7 @@ def test_a_new_ledger_begins_with_a_segment_and_a_hint() -> None:
     journal = open_journal(disk)
     assert disk.names() == ["durable.hint", "seg-00000001.jsonl"]
     assert journal.written == journal.durable == len(CAPS)
-    assert journal.accounts.standing(KEY, 0) is not None
+    assert standing_of(journal.accounts, KEY, 0) is not None
 
 
 def test_the_watermark_moves_when_the_sync_is_back_and_not_before() -> None:
@@ -88,7 +89,7 @@ def test_a_restart_goes_on_with_numbers_spend_and_reservation_ids() -> None:
     close(journal, first, 25)
     journal.sync()
     again = open_journal(disk, times=clock.sources())
-    standing = again.accounts.standing(ACCOUNT, clock.now_ms)
+    standing = standing_of(again.accounts, ACCOUNT, clock.now_ms)
     assert standing is not None
     assert (standing.spent, standing.reserved) == (25, 0)
     assert again.written == journal.written
@@ -131,12 +132,12 @@ def test_a_second_crash_gives_a_ghost_no_second_grace() -> None:
 def test_the_configured_caps_are_in_force_and_durable_when_it_opens() -> None:
     disk = SimulatedDisk()
     open_journal(disk)
-    journal = open_journal(disk, [Cap(KEY, 5, None)])
+    journal = open_journal(disk, [Cap(KEY, 5)])
     assert journal.durable == journal.written
-    standing = journal.accounts.standing(KEY, journal.clock.now_ms())
+    standing = standing_of(journal.accounts, KEY, journal.clock.now_ms())
     assert standing is not None
     assert (standing.hard_cap, standing.window_ms) == (5, None)
-    assert journal.accounts.standing(ACCOUNT, journal.clock.now_ms()) is None
+    assert standing_of(journal.accounts, ACCOUNT, journal.clock.now_ms()) is None
 
 
 @pytest.mark.parametrize("kind", ["create", "write", "sync", "rename", "sync_directory"])

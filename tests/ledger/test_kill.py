@@ -13,7 +13,7 @@ import pytest
 from cortexd.ledger.entries import CloseEntry, Entry, HoldEntry
 from cortexd.ledger.journal import Journal
 from cortexd.ledger.segment import segment_name, segment_numbers
-from tests.ledger.workbench import KEY, KILLED_CAPS, read_segment
+from tests.ledger.workbench import KEY, KILLED_CAPS, read_segment, standing_of
 
 LIVES = 8
 SECONDS_MAX = 60
@@ -81,7 +81,7 @@ def test_what_a_killed_process_was_told_is_in_the_books_of_its_successor(tmp_pat
 
     journal = Journal.open(str(tmp_path), KILLED_CAPS)
     journal.accounts.check()
-    standing = journal.accounts.standing(KEY, journal.clock.now_ms())
+    standing = standing_of(journal.accounts, KEY, journal.clock.now_ms())
     assert standing is not None
     counted = sum(closes[i].a if i in closes else held.a for i, held in holds.items())
     assert standing.spent + standing.reserved == counted

@@ -13,6 +13,8 @@ from tests.ledger.workbench import (
     open_journal,
 )
 
+LF = b"\n"
+
 
 def test_a_torn_tail_is_dropped_with_a_notice_and_kept_in_the_old_file(
     caplog: pytest.LogCaptureFixture,
@@ -34,7 +36,7 @@ def test_a_torn_tail_is_dropped_with_a_notice_and_kept_in_the_old_file(
     assert caplog.records[-1].levelno == logging.WARNING
     assert notice.startswith(
         "event=ledger_torn_tail file=ledger/seg-00000001.jsonl "
-        f"offset={len(torn) - torn_bytes} bytes={torn_bytes} action="
+        f"line={torn.count(LF) + 1} offset={len(torn) - torn_bytes} bytes={torn_bytes} action="
     )
 
 
@@ -68,7 +70,8 @@ def test_damage_to_what_was_durable_is_refused_with_file_offset_and_options() ->
     problem = damaged(disk)
     assert problem.where == "ledger/seg-00000001.jsonl"
     line_offset = data.rindex(b"\n", 0, offset) + 1
-    assert f"(byte {line_offset})" in problem.what
+    line = data.count(LF, 0, offset) + 1
+    assert f"line {line} (byte {line_offset}): damage inside durable data" in problem.what
     assert disk.names() == before, "a refusal changes nothing"
 
 

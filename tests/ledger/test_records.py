@@ -28,10 +28,12 @@ from cortexd.ledger.records import (
     encode_header,
     encode_hint,
     encode_snapshot,
+    entry_numbered,
     entry_of,
     header_of,
     place_of,
     proven,
+    prover,
     snapshot_of,
 )
 from tests.ledger.scribe import SALT, header
@@ -126,6 +128,39 @@ def test_an_entry_of_a_newer_kind_or_with_a_newer_field_is_misread(document: obj
     assert place_of(payload) == Place(1, 0)
     with pytest.raises(Misread):
         entry_of(payload, Place(1, 0))
+
+
+def test_the_way_for_many_lines_says_what_the_way_for_one_line_says() -> None:
+    prove = prover(SALT)
+    for number, (line, entry) in enumerate(zip(lines(), ENTRIES, strict=True), start=42):
+        payload = prove(line)
+        assert payload is not None
+        assert payload == proven(line, SALT)
+        assert entry_numbered(payload, number) == (entry, Place(number, 39))
+        assert entry_numbered(payload, number + 1) is None
+        assert entry_numbered(payload, number // 10) is None, "the beginning of the number"
+        assert prove(line[:-1]) is None
+        assert prover(b"another!")(line) is None
+    assert prove(b"") is None
+    assert prove(lines()[0][:17]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"k":"mark","t":1,"n":5,"d":4,"x":1}',
+        b'{"k":"mark","t":1,"d":4,"n":5}',
+        b'{"k":"news","t":1,"n":5,"d":4}',
+    ],
+)
+def test_an_entry_with_its_place_elsewhere_or_of_a_newer_kind_is_misread(text: bytes) -> None:
+    with pytest.raises(Misread):
+        entry_numbered(text, 5)
+
+
+@pytest.mark.parametrize("text", [b'{"snap":{}}', b'{"k":"mark","t":1,"n":5,"d":-4}x', b"{}"])
+def test_what_has_no_place_is_no_entry_of_any_number(text: bytes) -> None:
+    assert entry_numbered(text, 5) is None
 
 
 def test_a_header_comes_back_with_its_free_text_in_the_alphabet() -> None:

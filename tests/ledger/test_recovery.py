@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     Cap,
@@ -53,7 +54,7 @@ def written(*, synced: bool = True) -> Scribe:
     `synced`: every batch was durable before the next was written; else only the first two were.
     """
     past = Scribe()
-    past.write(past.accounts.configure(1000, [Cap(ACME, 500, None), Cap(CI, 300, 60_000)]))
+    past.write(past.accounts.configure(1000, [Cap(ACME, 500), Cap(CI, 300, rolling(60_000))]))
     past.write(reservation(past, 1100, 60))
     past.write(settlement(past, 1200, 1, 15))
     past.write(reservation(past, 1300, 20))
@@ -119,7 +120,8 @@ def test_cut_at_every_byte_it_is_a_prefix_or_refused(synced: bool) -> None:
             assert hinted.n == recovered.n >= scribe.durable_n
         if recovered is not None and recovered.torn is not None:
             offset = max(end for end in ends(scribe.data) if end <= cut)
-            assert recovered.torn == Torn(offset, cut - offset)
+            line = scribe.data.count(b"\n", 0, offset) + 1
+            assert recovered.torn == Torn(offset, cut - offset, line)
 
 
 def test_cut_between_two_lines_nothing_is_torn() -> None:
@@ -163,7 +165,7 @@ def test_a_hole_with_good_lines_behind_it_is_dropped_with_them() -> None:
     image[third] = bytes(third.stop - third.start)
     recovered = replay(bytes(image), Hint(SEG, scribe.durable_n))
     assert recovered.n == scribe.durable_n
-    assert recovered.torn == Torn(third.start, len(image) - third.start)
+    assert recovered.torn == Torn(third.start, len(image) - third.start, line=6)
 
 
 # Rot

@@ -9,6 +9,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from cortexd.ledger.calls import AnyCall, LedgerDown
+from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.desk import Desk
 from cortexd.ledger.entries import Cap, Refused
 from cortexd.ledger.journal import Journal, JournalFailed
@@ -32,13 +33,14 @@ from tests.ledger.workbench import (
     pass_time,
     running,
     settings,
+    standing_of,
     trio_clock,
 )
 
 
 async def test_two_hundred_at_once_never_get_more_than_the_cap() -> None:
     collected = Collected()
-    journal = open_journal(SimulatedDisk(), [Cap(KEY, 100, None)])
+    journal = open_journal(SimulatedDisk(), [Cap(KEY, 100)])
     async with running(journal) as desk, trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(collected.reserve, desk, 15)
@@ -75,7 +77,7 @@ async def test_the_end_is_a_final_sync_and_a_clean_restart_has_no_ghosts() -> No
     assert journal.durable == journal.written
     again = open_journal(disk.after_power_loss("nothing", seed=1))
     assert again.accounts.open_reservations == 0
-    standing = again.accounts.standing(KEY, again.clock.now_ms())
+    standing = standing_of(again.accounts, KEY, again.clock.now_ms())
     assert standing is not None
     assert standing.spent == 6
 
@@ -271,7 +273,7 @@ class Storm:
 async def test_no_reservation_is_left_behind_however_its_client_ends(
     seed: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    caps = [Cap(KEY, 2_000, 2_000), Cap(ACCOUNT, 1_000_000, None)]
+    caps = [Cap(KEY, 2_000, rolling(2_000)), Cap(ACCOUNT, 1_000_000)]
     journal = open_journal(SimulatedDisk(seed), caps, trio_clock())
     storm = Storm(seed, journal)
     async with trio.open_nursery() as disks:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortexd.ledger.entries import AMOUNT_MAX
-from cortexd.ledger.windows import ASK_AGAIN_MS, Balance, Fit, Rolling, window_of
+from cortexd.ledger.entries import AMOUNT_MAX, WindowBooks
+from cortexd.ledger.windows import ASK_AGAIN_MS, Balance, Fit, Rolling
 
 CHARGES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=80)
 
@@ -16,7 +16,7 @@ def test_a_balance_never_forgets_and_never_fits_again() -> None:
     assert balance.spent_at(10**15) == 15
     assert balance.fit(1, 14) is None
     assert balance.restored_in_ms(1, reserved=3) is None
-    assert balance.charges_at(1) == ()
+    assert balance.books_at(1) == WindowBooks(15)
     assert balance.check() is None
 
 
@@ -80,14 +80,6 @@ def test_fit_waits_for_as_many_charges_as_it_needs() -> None:
 def test_a_window_of_nothing_is_a_bug() -> None:
     with pytest.raises(ValueError, match="0 ms"):
         Rolling(0)
-
-
-def test_the_kind_of_window_follows_from_its_length() -> None:
-    balance = window_of(None, spent=7, charges=((1, 2),), buckets=3)
-    rolling = window_of(50, spent=7, charges=((1, 2),), buckets=3)
-    assert isinstance(balance, Balance)
-    assert isinstance(rolling, Rolling)
-    assert (balance.spent_at(1), rolling.spent_at(1)) == (7, 2)
 
 
 @given(st.integers(1, 5000), st.sampled_from([1, 3, 60]), CHARGES)

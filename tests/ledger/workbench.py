@@ -8,7 +8,9 @@ import trio
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
+from cortexd.ledger.accounts import Accounts
 from cortexd.ledger.calls import AnyCall
+from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.clock import TimeSources
 from cortexd.ledger.desk import CALLS_MAX, Desk, LedgerDown, Reservation
@@ -19,11 +21,13 @@ from cortexd.ledger.entries import (
     ReservationId,
     Scope,
     Snapshot,
+    Standing,
     account_scope,
     key_scope,
 )
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.records import entry_of, header_of, place_of, proven, snapshot_of
+from cortexd.ledger.retention import DiskUse, Retention
 from cortexd.ledger.segment import segment_name, segment_numbers
 from cortexd.ledger.sync_thread import Done, Syncer, Work
 from cortexd.ledger.task import run_ledger
@@ -32,8 +36,11 @@ from tests.ledger.simulated_disk import SimulatedDisk
 KEY = key_scope("ci")
 ACCOUNT = account_scope("acme")
 SCOPES = (KEY, ACCOUNT)
-CAPS = (Cap(KEY, 1000, 60_000), Cap(ACCOUNT, 100_000, None))
-KILLED_CAPS = (Cap(KEY, 60_000, None), Cap(ACCOUNT, 10**9, 60_000))
+CAPS = (Cap(KEY, 1000, rolling(60_000)), Cap(ACCOUNT, 100_000))
+KILLED_CAPS = (Cap(KEY, 60_000), Cap(ACCOUNT, 10**9, rolling(60_000)))
+
+
+KEEP = Retention()
 
 
 class HandClock:
@@ -68,10 +75,15 @@ def salts() -> Callable[[int], bytes]:
 
 
 def settings(
-    *, grace_ms: int = 30_000, segment_bytes_max: int = 8 << 20, segment_ms_max: int = 86_400_000
+    *,
+    grace_ms: int = 30_000,
+    segment_bytes_max: int = 2 << 20,
+    segment_ms_max: int = 86_400_000,
+    retention: Retention = KEEP,
 ) -> JournalSettings:
     return JournalSettings(
         grace_ms=grace_ms,
+        retention=retention,
         segment_bytes_max=segment_bytes_max,
         segment_ms_max=segment_ms_max,
         new_salt=salts(),
@@ -116,6 +128,7 @@ class Count:
         self.commands = 0
         self.batches: list[int] = []
         self.syncs: list[float] = []
+        self.use: DiskUse | None = None
         self.open = 0
         self.unresolved_tokens = 0
         self.charges: list[tuple[tuple[Scope, ...], Charge]] = []
@@ -126,6 +139,9 @@ class Count:
 
     def synced(self, seconds: float) -> None:
         self.syncs.append(seconds)
+
+    def disk(self, use: DiskUse) -> None:
+        self.use = use
 
     def open_reservations(self, n: int) -> None:
         self.open = n
@@ -282,3 +298,10 @@ def commit(journal: Journal, entries: tuple[Entry, ...]) -> None:
 
 def newest(disk: SimulatedDisk) -> bytes:
     return disk.read(segment_name(segment_numbers(disk.names())[-1]))
+
+
+def standing_of(accounts: Accounts, scope: Scope, now_ms: int) -> Standing | None:
+    """How the only cap on `scope` stands; None where none is enforced."""
+    standings = accounts.standings((scope,), now_ms)
+    assert len(standings) <= 1, "a scope with several caps"
+    return standings[0] if standings else None

@@ -106,9 +106,8 @@ def report(
     points = 0
     for layer, tally in tallies.items():
         points += tally["points"]
-        rate = tally["points"] / max(0.001, spent[layer] / 1000)
         parts = ", ".join(f"{name} {count:,}" for name, count in tally.most_common())
-        say(f"{layer:8} {rate:6,.0f} points per CPU second; {parts}")
+        say(f"{layer:8} {spent[layer] / 1000:,.0f} CPU seconds; {parts}")
     say(f"{points:,} crash points in {seconds:.0f} s, {len(failures)} violations")
 
 

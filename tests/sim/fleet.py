@@ -30,6 +30,15 @@ class Work:
         if self.dispatched:
             self._answer(source)
 
+    def afford(self, tokens: int) -> None:
+        """Only so many tokens were reserved: the neuron is told to stop sooner, and does."""
+        bound = self.bound
+        if tokens < bound.total:
+            output_tokens = (tokens - bound.prompt_tokens) // bound.choices
+            self.bound = Bound(bound.prompt_tokens, output_tokens, bound.choices)
+            self.tokens = min(self.tokens, self.bound.total)
+            self.ending = None
+
     def check_charge(self) -> int:
         """What the gateway charges; raises AssertionError if a neuron's work was free."""
         cost = charge(self.bound, self.ending, dispatched=self.dispatched)

@@ -4,22 +4,31 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from tests.sim import lives, points, rot, tasks
+from tests.sim import fuzz, kills, lives, points, rot, tasks
 from tests.sim.image import quiet
 
 LAYERS: Final[dict[str, Callable[[int], Counter[str]]]] = {
+    "fuzz": fuzz.run,
     "points": points.run,
     "lives": lives.run,
     "rot": rot.run,
     "tasks": tasks.run,
+    "kills": kills.run,
 }
-"""Name -> what one seed does. Every tally counts crash points (or damaged images) as "points"."""
+"""Name -> what one seed does. Tallies count crash points (or damaged images) as "points"."""
 
-SEEDS_AT_ONCE: Final = {"points": 3, "lives": 150, "rot": 8, "tasks": 15}
+SEEDS_AT_ONCE: Final = {
+    "fuzz": 60,
+    "points": 3,
+    "lives": 150,
+    "rot": 8,
+    "tasks": 15,
+    "kills": 4,
+}
 """So many seeds of each layer take a second or two."""
 
-TURNS: Final = ("points",) * 12 + ("lives", "rot", "tasks")
-"""A long run goes round these."""
+TURNS: Final = ("points",) * 12 + ("fuzz", "lives", "rot", "tasks")
+"""A long run goes round these; real processes are killed only when they are asked for."""
 
 
 class Broken(Exception):

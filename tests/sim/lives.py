@@ -10,11 +10,15 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
+
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import HELD, calendar, fixed, rolling
 from cortexd.ledger.charging import charge
 from cortexd.ledger.clock import OnReboot
-from cortexd.ledger.entries import Cap, Entry, Granted, ReservationId, Scope
+from cortexd.ledger.entries import Cap, Entry, Granted, LimitId, ReservationId, Scope
 from cortexd.ledger.journal import Journal, JournalFailed, JournalSettings, LedgerProblem
+from cortexd.ledger.retention import Retention
 from cortexd.ledger.segment import segment_numbers
 from tests.ledger.simulated_disk import Crash, Fault, SimulatedDisk
 from tests.ledger.workbench import ACCOUNT, KEY
@@ -53,11 +57,12 @@ def run(seed: int) -> Counter[str]:
 
 
 class _Request:
-    __slots__ = ("consumption", "n", "number", "scopes", "work")
+    __slots__ = ("asked_ms", "consumption", "n", "number", "scopes", "work")
 
     def __init__(
-        self, number: ReservationId, n: int, scopes: tuple[Scope, ...], work: Work
+        self, number: ReservationId, n: int, scopes: tuple[Scope, ...], work: Work, asked_ms: int
     ) -> None:
+        self.asked_ms = asked_ms
         self.number = number
         self.n = n
         self.scopes = scopes
@@ -76,16 +81,18 @@ class _Lives:
             grace_ms=self.random.choice((1_000, 30_000)),
             on_reboot=self.on_reboot,
             segment_bytes_max=self.random.choice((900, 3_000, 1 << 20)),
+            retention=Retention(self.random.choice((0, 60_000)), self.random.choice((0, 1, 9_000))),
             new_salt=salts(self.random),
         )
         self.window_ms = self.random.choice((2_000, 20_000, 300_000))
         self.largest = self.random.choice((60, 400))
         self.base = (
-            Cap(KEY, self.largest * self.random.choice((1, 3)), self.window_ms),
-            Cap(OTHER_KEY, self.largest * 2, None),
-            Cap(ACCOUNT, self.largest * self.random.choice((3, 12)), None),
+            Cap(KEY, self.largest * self.random.choice((1, 3)), rolling(self.window_ms)),
+            Cap(OTHER_KEY, self.largest * 2),
+            Cap(ACCOUNT, self.largest * self.random.choice((3, 12))),
+            *self.further_caps(),
         )
-        self.caps: dict[Scope, Cap] = {}
+        self.caps: dict[LimitId, Cap] = {}
         self.consumed: list[Consumption] = []
         self.entries: dict[int, Entry] = {}
         self.states: list[States] = [{0: Accounts().dump()}]
@@ -93,6 +100,18 @@ class _Lives:
         self.requests: list[_Request] = []
         self.wall_errors: dict[int, int] = {}
         self.disk.on_operation = self.note_wall_error
+
+    def further_caps(self) -> list[Cap]:
+        caps = [
+            Cap(KEY, self.largest * 6, rolling(self.window_ms * 5)),
+            Cap(KEY, self.largest * 4, fixed(self.window_ms * 2)),
+            Cap(ACCOUNT, self.largest * 8, calendar("day", "Europe/Berlin")),
+            Cap(KEY, 3, rolling(self.window_ms), "req"),
+            Cap(ACCOUNT, 30, unit="req"),
+            Cap(ACCOUNT, 2, HELD, "con"),
+            Cap(OTHER_KEY, self.largest, rolling(self.window_ms), shadow=True),
+        ]
+        return self.random.sample(caps, self.random.choice((0, 1, 2, 4)))
 
     # one life
 
@@ -132,15 +151,15 @@ class _Lives:
             self.disk.is_read_only = True
 
     def configure(self) -> None:
-        self.caps = {cap.scope: cap for cap in self.base}
+        self.caps = {cap.limit_id: cap for cap in self.base}
         choice = self.random.random()
         if choice < 0.15:
             cap = self.random.choice(self.base)
-            tokens = cap.hard_cap * self.random.choice((1, 2, 4)) // 2
-            self.caps[cap.scope] = Cap(cap.scope, tokens, cap.window_ms)
+            hard_cap = cap.hard_cap * self.random.choice((1, 2, 4)) // 2
+            self.caps[cap.limit_id] = msgspec.structs.replace(cap, hard_cap=hard_cap)
         elif choice < 0.25 and self.durable:
             # A cap that is new begins empty; one that comes back goes on where it would have been.
-            del self.caps[self.random.choice(self.base).scope]
+            del self.caps[self.random.choice(self.base).limit_id]
 
     def open(self) -> Journal:
         self.remember_entries()
@@ -173,6 +192,7 @@ class _Lives:
                 self.states[0][journal.written + len(batch)] = accounts.dump()
 
         happen(accounts.tick(journal.clock.now_ms()))
+        happen(accounts.roll(journal.clock.now_ms(), journal.clock.civil_ms()))
         for _ in range(self.random.choice((1, 1, 2, 4))):
             if self.random.random() < 0.55 or not self.requests:
                 self.reserve(journal, happen)
@@ -195,13 +215,24 @@ class _Lives:
     def reserve(self, journal: Journal, happen: Callable[[tuple[Entry, ...]], None]) -> None:
         work = Work(self.random, self.largest)
         scopes = self.random.choice(((KEY, ACCOUNT), (KEY, ACCOUNT), (OTHER_KEY, ACCOUNT), (KEY,)))
+        bound = work.bound
+        least = bound.prompt_tokens + bound.choices if self.random.random() < 0.2 else None
         entries, answer = journal.accounts.reserve(
-            journal.clock.now_ms(), scopes, work.bound.total, request_id="req-1"
+            journal.clock.now_ms(),
+            scopes,
+            bound.total,
+            least=least,
+            step=bound.choices,
+            request_id="req-1",
         )
+        if isinstance(answer, Granted):
+            work.afford(answer.tokens)
         happen(entries)
         if isinstance(answer, Granted):
             n = max(self.entries)
-            self.requests.append(_Request(answer.reservation_id, n, scopes, work))
+            self.requests.append(
+                _Request(answer.reservation_id, n, scopes, work, self.host.true_ms)
+            )
 
     def settle(self, journal: Journal, happen: Callable[[tuple[Entry, ...]], None]) -> None:
         request = self.requests.pop(self.random.randrange(len(self.requests)))
@@ -218,14 +249,20 @@ class _Lives:
     def dispatch(self, request: _Request) -> None:
         assert request.n <= self.durable, "dispatched before it was durable"
         work = request.work
-        consumption = Consumption(request.scopes, self.caps, self.host.true_ms, work.tokens)
+        caps = [cap for cap in self.caps.values() if not cap.shadow]
+        consumption = Consumption(
+            request.scopes, caps, self.host.true_ms, work.tokens, asked_ms=request.asked_ms
+        )
         request.consumption = consumption
         if work.tokens:
             self.consumed.append(consumption)
 
     def pass_time(self) -> None:
+        window_ms = self.window_ms
+        # By a clock that runs fast and is believed, a window is over after `nearly_ms`.
+        nearly_ms = window_ms - window_ms // 2000
         self.host.true_ms += self.random.choice(
-            (0, 1, 20, self.window_ms // 5, self.window_ms // 2, self.window_ms + 20)
+            (0, 1, 20, window_ms // 5, window_ms // 2, nearly_ms, window_ms + 20)
         )
         choice = self.random.random()
         if choice < 0.04:

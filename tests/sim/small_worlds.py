@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import msgspec
 
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import HELD, rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     Cap,
@@ -36,11 +37,12 @@ from tests.ledger.scribe import SALT, header
 from tests.sim.judge import Consumption, judge
 
 ACME, ONE, TWO = account_scope("acme"), key_scope("one"), key_scope("two")
-CAPS = {
-    ACME: Cap(ACME, 8, 90),
-    ONE: Cap(ONE, 5, 60),
-    TWO: Cap(TWO, 5, None),
-}
+CAPS = (
+    Cap(ACME, 8, rolling(90)),
+    Cap(ONE, 5, rolling(60)),
+    Cap(TWO, 5),
+    Cap(ACME, 2, HELD, "con"),
+)
 TIME_STEPS_MS = (31, 60)
 GRACE_MS = 40
 BUCKETS = 3
@@ -112,7 +114,7 @@ class Explored(msgspec.Struct):
 def first_world(requests: int, time_steps: int) -> World:
     """The beginning: caps are configured and durable, and nobody has asked for anything."""
     accounts = Accounts(buckets=BUCKETS)
-    for entry in accounts.configure(START_MS, CAPS.values()):
+    for entry in accounts.configure(START_MS, CAPS):
         accounts.apply(entry)
     return _begin_segment(
         World(
@@ -247,7 +249,7 @@ def _crash(world: World, explored: Explored) -> Iterator[World]:
         accounts = recovered.accounts
         for entry in accounts.ghosts(world.now_ms, GRACE_MS):
             accounts.apply(entry)
-        assert accounts.configure(world.now_ms, CAPS.values()) == ()
+        assert accounts.configure(world.now_ms, CAPS) == ()
         yield _begin_segment(
             msgspec.structs.replace(
                 world,
@@ -268,10 +270,10 @@ def check_state(world: World) -> None:
     check_accounts(accounts)
     owned = {each.reservation_id for each in accounts.reservations() if not each.ghost_until_ms}
     assert owned == {each.number for each in world.running}
-    for scope, cap in CAPS.items():
-        standing = accounts.standing(scope, world.now_ms)
-        assert standing is not None
-        assert 0 <= standing.spent + standing.reserved <= cap.hard_cap
+    standings = accounts.standings((ACME, ONE, TWO), world.now_ms)
+    assert len(standings) == len(CAPS)
+    for standing in standings:
+        assert 0 <= standing.spent + standing.reserved <= standing.hard_cap
 
 
 def check_end(world: World) -> None:
@@ -281,7 +283,7 @@ def check_end(world: World) -> None:
     for entry in accounts.tick(world.now_ms + GRACE_MS):
         accounts.apply(entry)
     assert accounts.open_reservations == 0
-    for scope in CAPS:
+    for scope in (ACME, ONE, TWO):
         consumed = sum(
             each.tokens for each in world.consumed if scope in REQUESTS[each.index].scopes
         )

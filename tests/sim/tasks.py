@@ -12,6 +12,7 @@ from collections import Counter
 import trio
 import trio.testing
 
+from cortexd.ledger.cap_windows import HELD, rolling
 from cortexd.ledger.desk import Desk, LedgerDown, Reservation
 from cortexd.ledger.entries import Cap, Refused, Scope, account_scope, key_scope
 from cortexd.ledger.journal import Journal, JournalFailed, JournalSettings
@@ -53,11 +54,13 @@ class _Storm:
             segment_bytes_max=self.random.choice((2_000, 20_000, 1 << 20)),
             new_salt=salts(self.random),
         )
-        self.caps = {
-            KEY: Cap(KEY, self.random.choice((600, 2_000)), 2_000),
-            OTHER_KEY: Cap(OTHER_KEY, 4_000, None),
-            ACCOUNT: Cap(ACCOUNT, 100_000, 5_000),
-        }
+        self.caps = [
+            Cap(KEY, self.random.choice((600, 2_000)), rolling(2_000)),
+            Cap(OTHER_KEY, 4_000),
+            Cap(ACCOUNT, 100_000, rolling(5_000)),
+            Cap(OTHER_KEY, 3, HELD, "con"),
+            Cap(KEY, 12, rolling(1_000), "req"),
+        ]
         self.consumed: list[Consumption] = []
         self.waiting: dict[int, trio.CancelScope] = {}
         self.crash_share = 0.0
@@ -83,7 +86,7 @@ class _Storm:
         self.tally["dispatched"] += len(self.consumed)
 
     def open(self, disk: SimulatedDisk) -> Journal:
-        return Journal.recover(disk, tuple(self.caps.values()), trio_clock(), self.settings)
+        return Journal.recover(disk, self.caps, trio_clock(), self.settings)
 
     async def storm(self, journal: Journal) -> None:
         async with trio.open_nursery() as disks:
@@ -116,6 +119,7 @@ class _Storm:
     async def request(self, desk: Desk, number: int) -> None:
         work = Work(self.random, 300)
         scopes = self.random.choice(((KEY, ACCOUNT), (OTHER_KEY, ACCOUNT)))
+        self.tally["requests"] += 1
         answer = await desk.reserve(scopes, work.bound, request_id=f"r{number}")
         if isinstance(answer, Refused):
             self.tally["refused"] += 1

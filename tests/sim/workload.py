@@ -9,13 +9,23 @@ import random
 from collections.abc import Sequence
 
 from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import HELD, calendar, fixed, rolling
 from cortexd.ledger.charging import Charge
-from cortexd.ledger.entries import Entry
+from cortexd.ledger.entries import Cap, Entry
 from cortexd.ledger.journal import Journal, JournalFailed, JournalSettings, LedgerProblem
+from cortexd.ledger.retention import Retention
 from tests.ledger.simulated_disk import SimulatedDisk
-from tests.ledger.workbench import ACCOUNT, CAPS, SCOPES
+from tests.ledger.workbench import ACCOUNT, CAPS, KEY, SCOPES
 from tests.sim.host import Host, salts
 from tests.sim.image import States, states_in_newest
+
+WORKLOAD_CAPS = (
+    *CAPS,
+    Cap(ACCOUNT, 2_000, fixed(60_000)),
+    Cap(KEY, 50_000, calendar("day", "Europe/Berlin")),
+    Cap(KEY, 9, rolling(60_000), "req"),
+    Cap(KEY, 5, HELD, "con"),
+)
 
 
 class Workload:
@@ -26,7 +36,9 @@ class Workload:
         self.disk = SimulatedDisk(seed)
         self.host = Host()
         self.settings = JournalSettings(
-            segment_bytes_max=self.random.choice(segment_bytes), new_salt=salts(self.random)
+            segment_bytes_max=self.random.choice(segment_bytes),
+            retention=Retention(0, self.random.choice((0, 1, 4_000))),
+            new_salt=salts(self.random),
         )
         self.states: States = {0: Accounts().dump()}
         self.durable = 0
@@ -45,7 +57,7 @@ class Workload:
                 self.host.true_ms += 1_000
 
     def open(self, disk: SimulatedDisk) -> Journal:
-        return Journal.recover(disk, CAPS, self.host.sources(), self.settings)
+        return Journal.recover(disk, WORKLOAD_CAPS, self.host.sources(), self.settings)
 
     def turn(self, journal: Journal) -> None:
         accounts = journal.accounts
@@ -78,5 +90,5 @@ class Workload:
             cost = Charge(spent, 0, spent, "settle", 0)
             return accounts.settle(now_ms, found.reservation_id, cost)[0]
         if choice < 0.95:
-            return accounts.mark(now_ms)
+            return (*accounts.mark(now_ms), *accounts.roll(now_ms, now_ms))
         return (*accounts.tick(now_ms), *accounts.learn(now_ms, "m", self.random.randrange(99)))

@@ -31,9 +31,11 @@ from cortexd.gateway.exchange import Head, Headers, Incoming
 from cortexd.gateway.pipeline import Fleet, Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
+from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import Desk
+from cortexd.ledger.disk import DirectoryDisk
 from cortexd.ledger.entries import Standing, key_scope
-from cortexd.ledger.journal import Journal
+from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
 from cortexd.metrics import Metrics
 
@@ -177,21 +179,28 @@ async def core(
     catalogue: Catalogue | None = None,
     clocks: Clocks = CLOCKS,
     polling: Polling | None = None,
+    serve_uncapped: bool = False,
+    room_bytes_min: int = 0,
 ) -> AsyncIterator[Core]:
-    """A gateway in front of `neurons` (name to URL), each polled once before this is entered."""
+    """A gateway in front of `neurons` (name to URL), each polled once before this is entered.
+
+    `room_bytes_min`: what the ledger wants its disk to have free.
+    """
     entitlements = Entitlements(
         require_auth=require_auth, accounts=tuple(accounts), keys=tuple(keys) or (key(),)
     )
     fleet = [Neuron(name, url, kind) for name, url in neurons.items()]
-    journal = Journal.open(str(directory / "ledger"), caps_of(entitlements))
+    disk = DirectoryDisk.open(str(directory / "ledger"))
+    wanted = JournalSettings(room_bytes_min=room_bytes_min)
+    journal = Journal.recover(disk, caps_of(entitlements), system_time(), wanted)
     calls, taken = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(calls, journal.accounts.template_tokens)
+    desk = Desk(calls, journal.accounts.template_tokens, lambda: journal.condition)
     board, pool, told = Board(fleet), Pool(connect_seconds=5), list[Finished]()
     async with trio.open_nursery() as nursery:
         await nursery.start(run_ledger, journal, taken, Metrics().ledger)
         for neuron in fleet:
             await nursery.start(run_poller, neuron, board, pool, polling or Polling(3600))
-        settings = Settings(clocks, frozenset(), started_unix_seconds=0)
+        settings = Settings(clocks, frozenset(), 0, serve_uncapped=serve_uncapped)
         parts = Fleet(catalogue or Catalogue(), board, pool)
         gateway = Gateway(Keyring(entitlements), parts, desk, settings, tell=told.append)
         try:

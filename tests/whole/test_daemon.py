@@ -311,6 +311,9 @@ METRICS = [
     "cortex_ledger_batch_size",
     "cortex_ledger_entries_total",
     "cortex_ledger_open_reservations",
+    "cortex_ledger_disk_bytes",
+    "cortex_ledger_segments",
+    "cortex_ledger_disk_free_bytes",
 ]
 
 
@@ -338,7 +341,8 @@ async def test_metrics_status_and_health_say_what_happened(tmp_path: Path) -> No
             r'cortex_budget_refusals_total{.*reason="insufficient_quota".*} 1\.0', text
         )
         health = (await operator.get("/health")).json()
-        assert health == {"status": "ok", "nodes": {"healthy": 1, "total": 1}, "unservable": []}
+        nodes = {"healthy": 1, "total": 1}
+        assert health == {"status": "ok", "nodes": nodes, "unservable": [], "ledger": "ok"}
         assert (await client.get("/health")).json() == health
         assert (await client.head("/")).status_code == 200
         status = await run_cortexd(["status", "--url", daemon.metrics])

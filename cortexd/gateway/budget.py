@@ -1,0 +1,209 @@
+"""What is told of caps: the 429 of the one that bit, the headers of an answer, `GET /v1/budget`.
+
+Pure: everything is worked out from standings, and from the wall clock's time where a civil period
+has to be named. What a cap is and when it bites is the ledger's to know.
+"""
+
+import datetime
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from cortexd.dialects.refusals import Counted, Exhausted, Refusal, budget_refusal
+from cortexd.gateway.auth import Principal
+from cortexd.gateway.exchange import Headers
+from cortexd.ledger.cap_windows import CapWindow, Unit, civil_period, zone_of
+from cortexd.ledger.entries import Refused, Standing, Totals, scope_words
+from cortexd.ledger.windows import ASK_AGAIN_MS
+
+_MS = 1000
+
+_COUNTED: Final[dict[Unit, Counted]] = {"tok": "tokens", "req": "requests", "con": "in flight"}
+
+
+def over_cap(refused: Refused, *, wall_ms: int, clamped: bool = False) -> Refusal:
+    """The 429 for a request that does not fit, in the words of the cap that bit.
+
+    `wall_ms`: Unix milliseconds now. `clamped`: what was asked of the cap is already the least.
+    """
+    standing, window = refused.standing, refused.standing.window
+    word, name = scope_words(standing.scope)
+    wait_ms, never_fits = refused.fits_in_ms, refused.asked > standing.hard_cap
+    if never_fits:
+        wait_ms = _length_ms(window, wall_ms)
+    elif not refused.exact and wait_ms is not None and wait_ms <= ASK_AGAIN_MS:
+        wait_ms = None  # nobody knows: open requests are in the way
+    cap = Exhausted(
+        owner=f"{word} '{name}'",
+        counts=_COUNTED[standing.unit],
+        hard_cap=standing.hard_cap,
+        span=_span(window, wall_ms),
+        time_restores=window.kind != "balance",
+        spent=standing.spent,
+        reserved=standing.reserved,
+        available=standing.available,
+    )
+    return budget_refusal(
+        cap,
+        asked=refused.asked,
+        clamped=clamped,
+        never_fits=never_fits,
+        retry_after_seconds=None if wait_ms is None else max(1, -(-wait_ms // _MS)),
+    )
+
+
+def _length_ms(window: CapWindow, wall_ms: int) -> int | None:
+    """How long a window is; of a civil period what is left of it; None for a balance."""
+    if window.kind == "calendar":
+        return civil_period(window, wall_ms)[1] - wall_ms
+    return window.ms or None
+
+
+def _span(window: CapWindow, wall_ms: int) -> str:
+    """The time that a cap is about, as it stands in a sentence."""
+    match window.kind:
+        case "balance":
+            return "in all"
+        case "rolling":
+            return f"in any {_seconds(window.ms)} s"
+        case "fixed":
+            return f"per {_seconds(window.ms)} s"
+        case "held":
+            return "at a time"
+        case "calendar":
+            again = _civil(civil_period(window, wall_ms)[1], window.time_zone)
+            zone = f"({window.time_zone})"
+            return f"per calendar {window.period} {zone}, which begins again at {again}"
+
+
+def _civil(wall_ms: int, time_zone: str) -> str:
+    """An instant as its zone writes it: `2026-12-01T00:00:00+01:00`."""
+    return datetime.datetime.fromtimestamp(wall_ms // _MS, zone_of(time_zone)).isoformat()
+
+
+def _seconds(milliseconds: int) -> int | float:
+    seconds = milliseconds / _MS
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def budget_headers(standings: Sequence[Standing]) -> Headers:
+    """`x-ratelimit-*` of the token cap and of the request cap with the least left.
+
+    What remains is what the cap would grant next, after this request's own reservation. Nothing for
+    what is not capped; a shadow limits nobody.
+    """
+    headers: list[tuple[bytes, bytes]] = []
+    for unit, word in (("tok", b"tokens"), ("req", b"requests")):
+        caps = [each for each in standings if each.unit == unit and not each.shadow]
+        if not caps:
+            continue
+        tightest = min(caps, key=_left)
+        headers.append((b"x-ratelimit-limit-" + word, b"%d" % tightest.hard_cap))
+        headers.append((b"x-ratelimit-remaining-" + word, b"%d" % tightest.available))
+        if tightest.restored_in_ms is not None:
+            reset = go_duration(tightest.restored_in_ms).encode()
+            headers.append((b"x-ratelimit-reset-" + word, reset))
+    return tuple(headers)
+
+
+def go_duration(milliseconds: int) -> str:
+    """A duration the way OpenAI writes it in x-ratelimit headers: `12ms`, `1s`, `6m0s`,
+    `1h0m0s`.
+    """
+    if milliseconds < _MS:
+        return f"{milliseconds}ms"
+    seconds = -(-milliseconds // _MS)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}s"
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+
+
+def budget(principal: Principal, standings: Sequence[Standing], totals: Totals) -> bytes:
+    """The body of `GET /v1/budget`; the top level repeats the key's own token cap that has the
+    least left.
+
+    A key without a token cap of its own shows its `totals`: what it ever spent, and what is
+    reserved. Lists of caps that count something else are there only where there are such caps.
+    """
+    tokens = [each for each in standings if each.unit == "tok"]
+    of_key = [each for each in tokens if scope_words(each.scope)[0] == "key"]
+    own = _token_cap(min(of_key, key=_left)) if of_key else _uncapped(totals)
+    answer: dict[str, object] = {
+        "object": "budget",
+        "account_id": principal.account_id,
+        "key_id": principal.key_id,
+        **{name: value for name, value in own.items() if name != "scope"},
+        "caps": [_token_cap(each) for each in tokens],
+    }
+    requests = [_request_cap(each) for each in standings if each.unit == "req"]
+    in_flight = [_flight_cap(each) for each in standings if each.unit == "con"]
+    if requests:
+        answer["max_requests"] = requests
+    if in_flight:
+        answer["max_in_flight"] = in_flight
+    return msgspec.json.encode(answer)
+
+
+def _left(standing: Standing) -> int:
+    return standing.available
+
+
+def _uncapped(totals: Totals) -> dict[str, object]:
+    return {
+        "hard_cap": None,
+        "window": None,
+        "spent": totals.spent,
+        "reserved": totals.reserved,
+        "available": None,
+    }
+
+
+def _token_cap(standing: Standing) -> dict[str, object]:
+    return {
+        "scope": scope_words(standing.scope)[0],
+        "hard_cap": standing.hard_cap,
+        "window": _window(standing.window),
+        "spent": standing.spent,
+        "reserved": standing.reserved,
+        "available": standing.available,
+        **_shadow(standing),
+    }
+
+
+def _request_cap(standing: Standing) -> dict[str, object]:
+    return {
+        "scope": scope_words(standing.scope)[0],
+        "count": standing.hard_cap,
+        "window": _window(standing.window),
+        "spent": standing.spent,
+        "available": standing.available,
+        **_shadow(standing),
+    }
+
+
+def _flight_cap(standing: Standing) -> dict[str, object]:
+    return {
+        "scope": scope_words(standing.scope)[0],
+        "max_in_flight": standing.hard_cap,
+        "in_flight": standing.reserved,
+        "available": standing.available,
+        **_shadow(standing),
+    }
+
+
+def _shadow(standing: Standing) -> dict[str, object]:
+    return {"shadow": True} if standing.shadow else {}
+
+
+def _window(window: CapWindow) -> dict[str, object]:
+    """A window as the configuration writes it."""
+    match window.kind:
+        case "calendar":
+            return {"kind": "calendar", "period": window.period, "time_zone": window.time_zone}
+        case "rolling" | "fixed":
+            return {"kind": window.kind, "seconds": _seconds(window.ms)}
+        case _:
+            return {"kind": window.kind}

@@ -1,0 +1,226 @@
+"""All caps: by name for the journal, by scope for requests, and their civil periods.
+
+Owns which limits there are, what a new one begins with, and when civil periods begin. Refuses to
+know who asks and what is reserved one by one: it is told what matters when a limit is new.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from cortexd.ledger.cap_windows import CapWindow, Unit, civil_period
+from cortexd.ledger.entries import (
+    AMOUNT_MAX,
+    Cap,
+    DropEntry,
+    LimitBooks,
+    LimitEntry,
+    LimitId,
+    OpenReservation,
+    RollEntry,
+    Scope,
+)
+from cortexd.ledger.limits import Limit, begun
+from cortexd.ledger.periods import Calendar, CalendarRoll
+from cortexd.ledger.reservations import IllegalEntry
+from cortexd.ledger.windows import Rolling
+
+
+class LimitTable:
+    """Every limit that was ever asked for. `buckets`: grains of a rolling window."""
+
+    __slots__ = ("_by_id", "_by_scope", "_calendars", "buckets", "next_roll_wall_ms")
+
+    def __init__(self, *, buckets: int) -> None:
+        self.buckets = buckets
+        self.next_roll_wall_ms: float = math.inf
+        """On the wall clock: before this no civil period begins."""
+        self._by_id: dict[LimitId, Limit] = {}
+        self._by_scope: dict[Scope, list[Limit]] = {}
+        self._calendars: list[tuple[Limit, Calendar]] = []
+
+    def every(self) -> tuple[Limit, ...]:
+        """All limits, by name."""
+        return tuple(self._by_id[name] for name in sorted(self._by_id))
+
+    def on(self, scopes: Sequence[Scope]) -> list[Limit]:
+        """The limits on `scopes`, in that order; those on one scope by name."""
+        by_scope = self._by_scope
+        return [limit for scope in scopes for limit in by_scope.get(scope, ())]
+
+    # From the caps that an operator wants to the entries that make it so.
+
+    def configure(
+        self, caps: Iterable[Cap], *, now_ms: int, wall_ms: int
+    ) -> tuple[LimitEntry | DropEntry, ...]:
+        """List what makes exactly `caps` enforced: nothing for those that are as they should be.
+
+        Raises ValueError for two caps of one unit and window on one scope, or a cap that cannot be
+        (a bug: the configuration was checked before it came here).
+        """
+        wanted: dict[LimitId, Cap] = {}
+        for cap in caps:
+            is_possible = cap.window.makes_sense and 0 <= cap.hard_cap <= AMOUNT_MAX
+            if cap.limit_id in wanted or not is_possible:
+                raise ValueError(f"a cap that cannot be, or is there twice: {cap}")
+            wanted[cap.limit_id] = cap
+        entries: list[LimitEntry | DropEntry] = [
+            _limit_entry(cap, now_ms, wall_ms, is_new=name not in self._by_id)
+            for name, cap in wanted.items()
+            if not self._is_as_wanted(name, cap)
+        ]
+        entries += [
+            DropEntry(now_ms, name)
+            for name, limit in self._by_id.items()
+            if not limit.retired and name not in wanted
+        ]
+        return tuple(entries)
+
+    def _is_as_wanted(self, name: LimitId, cap: Cap) -> bool:
+        limit = self._by_id.get(name)
+        return (
+            limit is not None
+            and not limit.retired
+            and (limit.hard_cap, limit.shadow) == (cap.hard_cap, cap.shadow)
+        )
+
+    def rolls(self, now_ms: int, wall_ms: int) -> tuple[RollEntry, ...]:
+        """Begin the civil periods that are due."""
+        if wall_ms < self.next_roll_wall_ms:
+            return ()
+        return tuple(
+            RollEntry(now_ms, limit.limit_id, period.ends_ms, period.ends_wall_ms, not_before_ms)
+            for limit, calendar in self._calendars
+            if calendar.is_over(now_ms, wall_ms)
+            for period in (_Period(calendar.window, now_ms, wall_ms),)
+            for not_before_ms in (period.not_before_ms(calendar.roll.not_before_ms),)
+        )
+
+    # What entries do. Each raises IllegalEntry, having changed nothing, if it cannot be.
+
+    def apply_limit(
+        self, entry: LimitEntry, *, spent_ever: int, reservations: Sequence[OpenReservation]
+    ) -> None:
+        """A cap is new, changed, or back. `reservations`: the open ones on its scope."""
+        limit = self._by_id.get(entry.l)
+        if limit is None:
+            limit = self._new(entry, spent_ever)
+            limit.reserved = limit.reserved_by(reservations)
+            self._add(limit)
+        limit.hard_cap = entry.c
+        limit.shadow = entry.h
+        limit.retired = False
+
+    def apply_drop(self, entry: DropEntry) -> None:
+        """A cap is no longer enforced."""
+        limit = self._by_id.get(entry.l)
+        if limit is None or limit.retired:
+            raise IllegalEntry(f"limit {entry.l} is dropped but was not enforced")
+        limit.retired = True
+
+    def apply_roll(self, entry: RollEntry) -> None:
+        """A civil period begins."""
+        limit = self._by_id.get(entry.l)
+        if limit is None or not isinstance(limit.window, Calendar):
+            raise IllegalEntry(f"a period that cannot begin: {entry}")
+        limit.window.begin(CalendarRoll(entry.x, entry.e, entry.r))
+        self._foresee()
+
+    def restore(self, found: LimitBooks, reservations: Sequence[OpenReservation]) -> None:
+        """Take a limit from a snapshot. `reservations`: the open ones on its scope."""
+        limit = Limit.from_books(found, buckets=self.buckets)
+        limit.reserved = limit.reserved_by(reservations)
+        self._add(limit)
+
+    def _new(self, entry: LimitEntry, spent_ever: int) -> Limit:
+        remembered = self._remembered(entry.s, entry.u, entry.window, entry.t)
+        if not entry.window.makes_sense or (entry.u == "con") != (entry.m == "held"):
+            raise IllegalEntry(f"a limit that makes no sense: {entry}")
+        if entry.m == "calendar" and entry.x <= entry.b:
+            raise IllegalEntry(f"a limit without a period: {entry}")
+        window = begun(entry, spent_ever=spent_ever, charges=remembered, buckets=self.buckets)
+        limit = Limit(entry.s, entry.c, window, entry.u)
+        if limit.limit_id != entry.l:
+            raise IllegalEntry(f"a limit under a wrong name: {entry}")
+        return limit
+
+    def _remembered(
+        self, scope: Scope, unit: Unit, window: CapWindow, now_ms: int
+    ) -> tuple[tuple[int, int], ...]:
+        """What the rolling window that remembers best says of the past of a new window.
+
+        That is the shortest one that is long enough (its grains are the finest), else the longest.
+        """
+        known = [
+            limit.window
+            for limit in self._by_scope.get(scope, ())
+            if limit.unit == unit and isinstance(limit.window, Rolling)
+        ]
+        if not known:
+            return ()
+        enough = [each for each in known if each.window.ms >= window.ms > 0]
+        best = min(enough, key=_length) if enough else max(known, key=_length)
+        return best.charges_at(now_ms)
+
+    def _add(self, limit: Limit) -> None:
+        self._by_id[limit.limit_id] = limit
+        on_scope = self._by_scope.setdefault(limit.scope, [])
+        on_scope.append(limit)
+        on_scope.sort(key=lambda each: each.limit_id)
+        if isinstance(limit.window, Calendar):
+            self._calendars.append((limit, limit.window))
+            self._foresee()
+
+    def _foresee(self) -> None:
+        ends = (calendar.roll.ends_wall_ms for _, calendar in self._calendars)
+        self.next_roll_wall_ms = min(ends, default=math.inf)
+
+
+def _length(window: Rolling) -> int:
+    return window.window.ms
+
+
+class _Period:
+    """The civil period of `wall_ms`, and where that lies in ledger time; it may begin before it."""
+
+    __slots__ = ("begins_ms", "ends_ms", "ends_wall_ms", "length_ms")
+
+    def __init__(self, window: CapWindow, now_ms: int, wall_ms: int) -> None:
+        begins_wall_ms, self.ends_wall_ms = civil_period(window, wall_ms)
+        self.length_ms = self.ends_wall_ms - begins_wall_ms
+        self.begins_ms = max(0, now_ms - (wall_ms - begins_wall_ms))
+        self.ends_ms = now_ms + self.ends_wall_ms - wall_ms
+
+    def not_before_ms(self, earlier_ms: int) -> int:
+        """When the next one may begin: when nine tenths of this one have passed in ledger time.
+
+        This one cannot have begun before it might, which was `earlier_ms`.
+        """
+        return max(self.begins_ms, earlier_ms) + self.length_ms * 9 // 10
+
+
+def _limit_entry(cap: Cap, now_ms: int, wall_ms: int, *, is_new: bool) -> LimitEntry:
+    window = cap.window
+    entry = LimitEntry(
+        t=now_ms,
+        l=cap.limit_id,
+        s=cap.scope,
+        u=cap.unit,
+        m=window.kind,
+        c=cap.hard_cap,
+        v=window.ms,
+        p=window.period,
+        z=window.time_zone,
+        h=cap.shadow,
+    )
+    if window.kind != "calendar" or not is_new:
+        return entry
+    period = _Period(window, now_ms, wall_ms)
+    return msgspec.structs.replace(
+        entry,
+        b=period.begins_ms,
+        x=period.ends_ms,
+        e=period.ends_wall_ms,
+        r=period.not_before_ms(0),
+    )

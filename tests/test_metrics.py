@@ -1,0 +1,107 @@
+"""The instruments: what is counted of a request, and what is shown of caps and of the ledger."""
+
+import math
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cortexd.finished import Finished
+from cortexd.fleet.view import FleetView
+from cortexd.ledger.cap_windows import BALANCE, HELD, calendar, rolling
+from cortexd.ledger.entries import Refused, Standing, account_scope, key_scope
+from cortexd.ledger.journal import Condition
+from cortexd.ledger.retention import DiskUse
+from cortexd.metrics import Metrics
+
+CI, ACME = key_scope("ci"), account_scope("acme")
+NOTHING = FleetView({})
+SERVED = Finished("req_1", "POST", "/v1/chat/completions", 200, 1, "acme", "ci")
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+def samples(
+    *standings: Standing, metrics: Metrics | None = None, ledger: Condition = "ok"
+) -> Samples:
+    """Every sample of an exposition, by name and the values of its labels in alphabetical order."""
+    text = (metrics or Metrics()).exposition(NOTHING, standings, ledger).decode()
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            assert (sample.name, labels) not in found, "a series that is there twice"
+            found[sample.name, labels] = sample.value
+    return found
+
+
+def test_the_token_cap_with_the_least_left_stands_for_its_key_or_account() -> None:
+    found = samples(
+        Standing(ACME, 50, BALANCE, 1, 2, None),
+        Standing(CI, 100, BALANCE, 10, 0, None),
+        Standing(CI, 100, rolling(60_000), 70, 20, None),
+        Standing(CI, 90, calendar("day", "UTC"), 0, 20, None),
+        Standing(CI, 1, HELD, 0, 1, None, "con"),
+    )
+    for name, of_key, of_account in (
+        ("hard_cap", 100, 50),
+        ("spent", 70, 1),
+        ("reserved", 20, 2),
+    ):
+        assert found[f"cortex_budget_{name}_tokens", ("ci", "key")] == of_key
+        assert found[f"cortex_budget_{name}_tokens", ("acme", "account")] == of_account
+
+
+def test_every_cap_is_shown_in_its_unit_and_window() -> None:
+    found = samples(
+        Standing(CI, 100, rolling(60_000), 70, 20, None),
+        Standing(CI, 9, calendar("day", "Europe/Berlin"), 4, 0, None, "req"),
+        Standing(CI, 3, HELD, 0, 2, None, "con"),
+    )
+    shown = {
+        labels[2:]: tuple(
+            found[f"cortex_budget_cap_{name}", labels] for name in ("limit", "spent", "reserved")
+        )
+        for name, labels in found
+        if name == "cortex_budget_cap_limit"
+    }
+    assert shown == {
+        ("tokens", "rolling:60000"): (100, 70, 20),
+        ("requests", "calendar:day:Europe/Berlin"): (9, 4, 0),
+        ("in_flight", "held"): (3, 0, 2),
+    }
+
+
+def test_a_scope_without_a_token_cap_has_no_token_gauges() -> None:
+    found = samples(Standing(CI, 3, HELD, 0, 2, None, "con"))
+    assert not [name for name, _ in found if name == "cortex_budget_spent_tokens"]
+
+
+@pytest.mark.parametrize(("ledger", "shown"), [("ok", 1), ("low_on_room", 0), ("failed", 0)])
+def test_the_ledger_is_available_or_not(ledger: Condition, shown: int) -> None:
+    assert samples(ledger=ledger)["cortex_ledger_available", ()] == shown
+
+
+def test_what_the_journal_takes_on_its_disk_is_told() -> None:
+    metrics = Metrics()
+    metrics.ledger.disk(DiskUse(segments=3, size_bytes=4_000, free_bytes=50_000))
+    found = samples(metrics=metrics)
+    assert found["cortex_ledger_segments", ()] == 3
+    assert found["cortex_ledger_disk_bytes", ()] == 4_000
+    assert found["cortex_ledger_disk_free_bytes", ()] == 50_000
+    metrics.ledger.disk(DiskUse(segments=3, size_bytes=4_000, free_bytes=None))
+    assert math.isnan(samples(metrics=metrics)["cortex_ledger_disk_free_bytes", ()])
+
+
+def test_what_shadows_would_refuse_and_what_went_unjournalled_is_counted() -> None:
+    metrics = Metrics()
+    unjournalled = "cortex_ledger_unjournalled_requests_total"
+    shadow = "cortex_budget_shadow_refusals_total"
+    assert samples(metrics=metrics)[unjournalled, ()] == 0
+    refused = Refused(Standing(CI, 1, BALANCE, 1, 0, None), 5, None, exact=False)
+    metrics.request(msgspec.structs.replace(SERVED, would_refuse=refused))
+    metrics.request(msgspec.structs.replace(SERVED, unjournalled=True))
+    metrics.request(SERVED)
+    found = samples(metrics=metrics)
+    assert (found[unjournalled, ()], found[shadow, ("acme", "ci")]) == (1, 1)
+    assert ("cortex_budget_refusals_total", ("acme", "ci", "")) not in found
