@@ -22,6 +22,7 @@ VERBS = {
     "demo": "demo",
     "check-config": "check_config",
     "status": "status",
+    "ledger": "ledger",
 }
 
 #: What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
