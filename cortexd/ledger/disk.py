@@ -60,6 +60,9 @@ class Disk(Protocol):
     def close(self, file: int) -> None:
         """Give the file back, without a word about its durability."""
 
+    def sync_closed(self, name: str) -> None:
+        """`sync` for a file that nobody has open, not even its writer any more."""
+
     def rename(self, old: str, new: str) -> None:
         """Atomic, and not durable before `sync_directory`."""
 
@@ -148,6 +151,13 @@ class DirectoryDisk:
 
     def close(self, file: int) -> None:
         os.close(file)
+
+    def sync_closed(self, name: str) -> None:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)

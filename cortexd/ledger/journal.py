@@ -113,6 +113,11 @@ class Journal:
         self.clock = clock
         self.accounts = found.accounts
         self.written = self.durable = found.n
+        if found.segment:
+            # What a killed process wrote may not be on disk yet. The snapshot has all of it; but
+            # without this a loss of power now would leave a hole in the history.
+            with contextlib.suppress(OSError):
+                disk.sync_closed(segment_name(found.segment))
         header = self._header(found.segment + 1, found.previous_digest)
         self._segment = Segment.begin(disk, header, self.accounts.dump())
         self._tell_hint()

@@ -131,7 +131,9 @@ class SimulatedDisk:
 
     def sync(self, file: int) -> None:
         fault = self._begin("sync")
-        target = self._files[file]
+        self._sync(self._files[file], fault)
+
+    def _sync(self, target: _File, fault: Fault | None) -> None:
         if fault is None or fault == "short":
             target.durable = self._persisted(target, "everything")
             target.unsynced = []
@@ -153,6 +155,9 @@ class SimulatedDisk:
         self._fail_if_told(self._begin("remove"))
         self._found(name)
         self._change(_Change(name, None))
+
+    def sync_closed(self, name: str) -> None:
+        self._sync(self._found(name), self._begin("sync_closed"))
 
     def sync_directory(self) -> None:
         self._fail_if_told(self._begin("sync_directory"))

@@ -42,6 +42,13 @@ def test_what_is_written_is_read_back_under_its_new_name(disk: Disk) -> None:
     assert visible(disk) == []
 
 
+def test_a_file_that_nobody_has_open_can_be_synced(disk: Disk) -> None:
+    disk.close(disk.create("a"))
+    disk.sync_closed("a")
+    with pytest.raises(FileNotFoundError):
+        disk.sync_closed("b")
+
+
 def test_a_file_that_exists_is_never_opened_for_writing(disk: Disk) -> None:
     disk.close(disk.create("a"))
     with pytest.raises(FileExistsError):

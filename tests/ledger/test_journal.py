@@ -20,6 +20,7 @@ from tests.ledger.workbench import (
     hold,
     newest,
     open_journal,
+    read_segment,
     settings,
     standing_of,
 )
@@ -70,6 +71,31 @@ def test_a_short_write_is_completed() -> None:
     journal.sync()
     again = open_journal(disk.after_power_loss("nothing", seed=1))
     assert [found.reservation_id for found in again.accounts.reservations()] == [held]
+
+
+def test_a_start_makes_durable_what_a_killed_process_had_only_written() -> None:
+    """The snapshot has it all, but a loss of power would tear a hole in the history."""
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    hold(journal)
+    restarted = disk.after_kill(1)
+    open_journal(restarted)
+    _, _, entries = read_segment(
+        restarted.after_power_loss("nothing", seed=1).read(segment_name(1))
+    )
+    assert len(entries) == journal.written
+
+
+def test_history_that_cannot_be_synced_stops_no_start() -> None:
+    disk = SimulatedDisk()
+    hold(open_journal(disk))
+    restarted = disk.after_kill(1)
+    open_journal(restarted)
+    at = restarted.log.index("sync_closed") + 1
+    failing = disk.after_kill(1)
+    failing.faults = {at: "EIO"}
+    assert open_journal(failing).accounts.open_reservations == 1
+    assert failing.log[at - 1] == "sync_closed"
 
 
 def test_a_write_that_takes_nothing_fails_instead_of_going_round() -> None:
