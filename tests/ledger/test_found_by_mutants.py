@@ -1,28 +1,38 @@
 """What only mutants noticed: rules that could be broken without any other test complaining."""
 
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+import trio
 import trio.testing
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen
-from cortexd.ledger.cap_windows import calendar
+from cortexd.ledger.accounts import Accounts
+from cortexd.ledger.cap_windows import calendar, rolling
 from cortexd.ledger.charging import charge
 from cortexd.ledger.clock import LastSeen, LedgerClock, TimeSources
 from cortexd.ledger.disk import DirectoryDisk
-from cortexd.ledger.entries import Cap, Refused, Why, model_label
+from cortexd.ledger.entries import Cap, Refused, RollEntry, Why, model_label
+from cortexd.ledger.invariants import check_history
 from cortexd.ledger.journal import JournalFailed
+from cortexd.ledger.meanings import BrokenInvariant
 from cortexd.ledger.records import digest, encode_header, header_of
+from cortexd.ledger.reservations import IllegalEntry
 from cortexd.ledger.segment import segment_name
+from cortexd.ledger.sync_thread import SyncThread
+from cortexd.ledger.task import CALLS_PER_TURN
 from tests.ledger.scribe import header
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
     KEY,
     SCOPES,
+    Collected,
+    Count,
     InlineSyncer,
     bound,
     granted,
@@ -81,6 +91,19 @@ def test_the_first_segment_of_a_process_names_the_last_one_of_the_process_before
     assert begun.prev == digest(torn)
 
 
+def test_only_a_civil_cap_has_civil_periods() -> None:
+    """Neither the books nor their history let any other cap begin anew."""
+    accounts = Accounts()
+    [limited] = accounts.configure(0, [Cap(KEY, 10, rolling(60_000))])
+    accounts.apply(limited)
+    roll = RollEntry(90_000_000, limited.l, 180_000_000, 180_000_000, 170_000_000)
+    with pytest.raises(IllegalEntry):
+        accounts.apply(roll)
+    with pytest.raises(BrokenInvariant) as caught:
+        check_history([limited, roll])
+    assert caught.value.name == "I21"
+
+
 def test_no_name_of_a_model_or_a_boot_brings_a_byte_that_is_one_bit_from_nul() -> None:
     for byte in b" @\0":
         assert byte not in model_label(f"org@here/a model{chr(byte)}").encode()
@@ -127,3 +150,21 @@ async def test_a_ghost_that_is_charged_after_midnight_counts_in_the_new_day(
         await pass_time((to_midnight_ms + 6_000) / 1000)
         (standing,) = await desk.standings((KEY,))
         assert (standing.spent, standing.reserved) == (10, 0)
+
+
+async def test_a_turn_takes_no_more_calls_than_it_may() -> None:
+    """However many wait: streams have to be served between two turns."""
+    journal, collected, count = open_journal(SimulatedDisk(), []), Collected(), Count()
+    waiting = CALLS_PER_TURN + 100
+    async with running(journal, InlineSyncer(), count) as desk, trio.open_nursery() as nursery:
+        for _ in range(waiting):
+            nursery.start_soon(collected.reserve, desk)
+    assert len(collected.reservations) == waiting
+    assert max(count.batches) == CALLS_PER_TURN
+
+
+async def test_a_disk_that_hangs_cannot_hold_up_the_end_of_the_process() -> None:
+    with SyncThread():
+        [thread] = [each for each in threading.enumerate() if each.name == "ledger-sync"]
+        assert thread.daemon
+    thread.join(timeout=10)

@@ -1,0 +1,11 @@
+"""The whole list."""
+
+from tests.mutants import of_caps, of_checks, of_journal, of_money, of_tasks
+
+MUTANTS = (
+    *of_caps.MUTANTS,
+    *of_journal.MUTANTS,
+    *of_tasks.MUTANTS,
+    *of_money.MUTANTS,
+    *of_checks.MUTANTS,
+)

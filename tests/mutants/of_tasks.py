@@ -1,0 +1,312 @@
+"""What could go wrong between the tasks: calls, cancellation, syncs, and the order of a request."""
+
+from tests.mutants.layers import (
+    CAPS,
+    COMMITTING,
+    DESK,
+    FOUND,
+    FOUND_IN_CORE,
+    PIPELINE,
+    SYNC_THREAD,
+    TASK,
+    TASKS,
+)
+from tests.mutants.mutant import of_file
+
+MUTANTS = (
+    *of_file(
+        "cortexd/ledger/calls.py",
+        TASKS,
+        (
+            "who is cancelled while the ledger decides never hears of the grant",
+            "return trio.lowlevel.Abort.FAILED",
+            "return trio.lowlevel.Abort.SUCCEEDED",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/calls.py",
+        TASK,
+        (
+            "a call is answered twice",
+            "        if not self._is_answered:\n            self._down = LedgerDown(reason)",
+            "        if True:\n            self._down = LedgerDown(reason)",
+        ),
+        (
+            "who asks a dead ledger gets an empty answer",
+            "        if self._down is not None:\n            raise self._down\n",
+            "",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/desk.py",
+        TASKS,
+        (
+            "a settlement is cancelled with its request",
+            "with trio.CancelScope(shield=True):",
+            "with trio.CancelScope():",
+        ),
+        (
+            "leaving a reservation settles nothing",
+            "            await self._settle(self._reservation_id, cost)",
+            "            await trio.lowlevel.checkpoint()",
+        ),
+        (
+            "whoever is cancelled after the grant releases everything",
+            "cost = charge(self.bound, self.ending, dispatched=self.dispatched)",
+            "cost = charge(self.bound, self.ending, dispatched=self.dispatched and error is None)",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/desk.py",
+        (DESK, TASK),
+        (
+            "entering a reservation is a checkpoint",
+            "        return self\n\n    async def __aexit__(",
+            "        await trio.lowlevel.checkpoint()\n"
+            "        return self\n\n    async def __aexit__(",
+        ),
+        (
+            "any number of calls wait for the ledger",
+            "        if self._calls >= self._calls_max:",
+            "        if False:",
+        ),
+        (
+            "places among the waiting calls are never given back",
+            "            self._calls -= 1",
+            "            pass",
+        ),
+        (
+            "a clamped reservation keeps the output that was asked for",
+            "    if tokens >= bound.total:",
+            "    if True:",
+        ),
+        (
+            "a clamped output is paid for once, however many choices",
+            "output_tokens = (tokens - bound.prompt_tokens) // bound.choices",
+            "output_tokens = tokens - bound.prompt_tokens",
+        ),
+        (
+            "a ledger that is down makes leaving a reservation fail",
+            "        except LedgerDown:\n            return\n        self.charge = cost",
+            "        except LedgerDown:\n            raise\n        self.charge = cost",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/task.py",
+        (TASKS, TASK),
+        (
+            "a reservation is granted before the disk has it",
+            "        self._commit(entries, waiting=call)\n"
+            "        standings = accounts.standings(call.scopes, now_ms)\n"
+            "        call.prepare(",
+            "        self._commit(entries)\n"
+            "        standings = accounts.standings(call.scopes, now_ms)\n"
+            "        call.answer(",
+        ),
+        (
+            "a cancelled ledger task forgets what it was told",
+            "with trio.CancelScope(shield=True), contextlib.ExitStack()",
+            "with trio.CancelScope(shield=False), contextlib.ExitStack()",
+        ),
+        (
+            "the ledger ends with entries that are not durable",
+            "while not (self._is_ending and self._committer.is_at_rest):",
+            "while not self._is_ending:",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/task.py",
+        (TASK, COMMITTING, FOUND),
+        (
+            "a full disk refuses nothing",
+            "        if not self._has_room:\n            call.fail(",
+            "        if False:\n            call.fail(",
+        ),
+        (
+            "an overrun is answered before it is durable",
+            "        if reply.overrun:",
+            "        if False:",
+        ),
+        (
+            "a civil period begins after the charges of the turn that begins it",
+            "        self._commit(self._journal.accounts.roll(",
+            "        self._charge_ghosts(now_ms)\n"
+            "        self._commit(self._journal.accounts.roll(",
+        ),
+        (
+            "ghosts are never charged",
+            "        self._charge_ghosts(now_ms)\n",
+            "",
+        ),
+        (
+            "ghosts are charged only when somebody calls",
+            "        if deadline_ms is not None:",
+            "        if False:",
+        ),
+        (
+            "those who wait when the ledger fails never hear of it",
+            "        self._committer.abandon(reason)",
+            "        pass",
+        ),
+        (
+            "a turn takes every call there is",
+            "while len(self._calls) < CALLS_PER_TURN:",
+            "while True:",
+        ),
+        (
+            "civil periods never begin while the daemon runs",
+            "        self._commit(self._journal.accounts.roll(",
+            "        tuple(self._journal.accounts.roll(",
+        ),
+        (
+            "calls that were taken when the ledger fails are never answered",
+            "        for call in self._calls:\n            call.fail(reason)\n",
+            "",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/committing.py",
+        (TASKS, TASK),
+        (
+            "answers go out when the sync begins",
+            "        self._flight = _Flight(self._batch.waiting)\n        self._batch.waiting = []",
+            "        for call in self._batch.waiting:\n"
+            "            call.deliver()\n"
+            "        self._flight = _Flight([])\n        self._batch.waiting = []",
+        ),
+        (
+            "a sync that failed is taken for one that did not",
+            "        if flight.error is not None:\n            raise flight.error\n",
+            "",
+        ),
+        (
+            "those who wait for a sync are not told",
+            "        for call in flight.waiting:\n            call.deliver()",
+            "        for call in flight.waiting[1:]:\n            call.deliver()",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/committing.py",
+        (COMMITTING, TASK),
+        (
+            "entries that nobody waits for are never synced",
+            "(unsynced and (closing or now >= self._sync_by))",
+            "(unsynced and closing)",
+        ),
+        (
+            "the last entries are not synced at the end",
+            "(unsynced and (closing or now >= self._sync_by))",
+            "(unsynced and now >= self._sync_by)",
+        ),
+        (
+            "the watermark of a quiet ledger is never written",
+            "        if now >= self._mark_at:\n            self._mark()\n",
+            "",
+        ),
+        (
+            "a full segment goes on",
+            "            rolls = self._journal.roll_is_due()",
+            "            rolls = False",
+        ),
+        (
+            "two syncs are under way at once",
+            "        if self._flight is not None:\n            self._report_slow(self._flight)\n"
+            "            return\n",
+            "        if self._flight is not None:\n            self._report_slow(self._flight)\n",
+        ),
+        (
+            "a slow sync is never reported",
+            "        flight.was_reported = True\n",
+            "        flight.was_reported = True\n        return\n",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/sync_thread.py",
+        (SYNC_THREAD, FOUND),
+        (
+            "what goes wrong in the sync thread is lost",
+            "                raised = error",
+            "                raised = None",
+        ),
+        (
+            "a hanging disk holds up the end of the process",
+            "daemon=True",
+            "daemon=False",
+        ),
+        (
+            "the thread stays when its ledger is closed",
+            "        self._jobs.put(None)",
+            "        pass",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/pipeline.py",
+        (CAPS, PIPELINE, FOUND_IN_CORE),
+        (
+            "a request that is over its cap goes on without a reservation",
+            "        if isinstance(granted, Refused):\n            outlook.refused = granted",
+            "        if isinstance(granted, Refused):\n"
+            "            return unjournalled(ceiling)\n"
+            "            outlook.refused = granted",
+        ),
+        (
+            "a ledger that is down is no reason to refuse",
+            "            if not self._serves_without_ledger(principal):",
+            "            if False:",
+        ),
+        (
+            "a capped key is served without a ledger",
+            "wanted = self._settings.serve_uncapped and not principal.limited",
+            "wanted = self._settings.serve_uncapped",
+        ),
+        (
+            "a busy ledger is taken for one that is down",
+            'return wanted and self._desk.condition != "ok"',
+            "return wanted",
+        ),
+        (
+            "a neuron is told what was asked, not what was reserved",
+            "self._sending(asked, model, granted.bound, principal, incoming.head)",
+            "self._sending(asked, model, ceiling, principal, incoming.head)",
+        ),
+        (
+            "the last bytes go out before the settlement",
+            "                outcome = await relay.run(model, self._fleet.board, granted)\n",
+            "                outcome = await relay.run(model, self._fleet.board, granted)\n"
+            "                if isinstance(outcome, LastBytes):\n"
+            "                    await client.finish(outcome.data)\n"
+            "                    outcome = None\n",
+        ),
+        (
+            "nobody tells the reservation how it ended",
+            "                granted.ending = relay.ending",
+            "                pass",
+        ),
+        (
+            "a neuron is told the client's own limit",
+            "body=chat_body(asked, model=model, output_tokens=reserved.output_tokens),",
+            "body=chat_body(asked, model=model, output_tokens=asked.output_requested or 10**6),",
+        ),
+        (
+            "what a template adds is never learned",
+            "        if added <= TEMPLATE_TOKENS_MAX:",
+            "        if False:",
+        ),
+        (
+            "a neuron that lies about its template locks the model",
+            "        if added <= TEMPLATE_TOKENS_MAX:",
+            "        if True:",
+        ),
+        (
+            "images teach the template",
+            "        if not asked.prompt.has_media:",
+            "        if True:",
+        ),
+        (
+            "a key reaches a neuron",
+            "    return tuple(headers)",
+            '    headers.append((b"authorization", head.headers.get(b"authorization", b"-")))\n'
+            "    return tuple(headers)",
+        ),
+    ),
+)
