@@ -11,7 +11,7 @@ SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help demo test check style types coverage build compare smoke bench sim lock clean
+.PHONY: help demo test check style types coverage build compare smoke bench sim torture mutants lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo 'make smoke     start that file and send a request through it'
 	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
 	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
+	@echo 'make mutants   break the ledger on purpose, one way after the other: tests must notice each'
+	@echo 'make torture   kill, stop and starve the daemon for ROUNDS=500, and check its books'
 	@echo 'make lock      renew the lock files from pyproject.toml'
 	@echo 'make clean     remove everything that make made'
 
@@ -61,6 +63,12 @@ bench: $(READY)
 
 sim: $(READY)
 	$(PY) -m tests.sim --seconds $(or $(SECONDS),60) $(ARGS)
+
+mutants: $(READY)
+	$(PY) -m tests.mutants $(ARGS)
+
+torture: $(READY)
+	$(PY) -m tests.torture --rounds $(or $(ROUNDS),100) $(ARGS)
 
 lock: $(READY)
 	$(PY) packaging/lock.py

@@ -22,12 +22,17 @@ class EndpointKind(enum.Enum):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One row: `path` (a trailing `*` takes the rest of the path as the argument)."""
+    """One row: `path` (a trailing `*` takes the rest of the path as the argument).
+
+    `metered`: it has neurons do work, so that what it may cost is reserved first; no other endpoint
+    ever reaches a neuron.
+    """
 
     path: str
     kind: EndpointKind
     methods: tuple[str, ...]
     public: bool = False
+    metered: bool = False
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -38,7 +43,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 ENDPOINTS = (
-    Endpoint("/v1/chat/completions", EndpointKind.CHAT, ("POST",)),
+    Endpoint("/v1/chat/completions", EndpointKind.CHAT, ("POST",), metered=True),
     Endpoint("/v1/models", EndpointKind.MODELS, ("GET",)),
     Endpoint("/v1/models/*", EndpointKind.MODEL, ("GET",)),
     Endpoint("/v1/budget", EndpointKind.BUDGET, ("GET",)),

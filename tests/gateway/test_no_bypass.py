@@ -1,0 +1,181 @@
+"""No endpoint reaches a neuron past the meter, whoever asks and however.
+
+The table of endpoints says which are metered; here every row is asked in every way. A new kind of
+endpoint fails until it stands in one of the two lists below and, if it is metered, has a request.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from cortexd.demo.neuron import SimulatedNeuron
+from cortexd.gateway.endpoints import ENDPOINTS, Endpoint, EndpointKind
+from tests.support.core import Core, RecordingClient, core, key
+from tests.support.daemon_process import chat
+from tests.support.fake_neuron import fake_neuron
+from tests.support.journal_audit import entries_in
+
+#: Metered kind -> its request, plain and streamed.
+REQUESTS: Mapping[EndpointKind, Sequence[Mapping[str, object]]] = {
+    EndpointKind.CHAT: (chat(), chat(stream=True)),
+}
+UNMETERED = {
+    EndpointKind.MODELS,
+    EndpointKind.MODEL,
+    EndpointKind.BUDGET,
+    EndpointKind.HEALTH,
+    EndpointKind.ROOT,
+}
+#: Ways to say who one is. `core` sends a Bearer key unless it is told another authorization.
+WITH_KEY: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"authorization": "Bearer sk-cap"},
+    "x-api-key": {"authorization": "", "x_api_key": "sk-cap"},
+    "both": {"authorization": "Bearer sk-cap", "x_api_key": "sk-cap"},
+}
+WITHOUT_KEY: Mapping[str, Mapping[str, str]] = {
+    "nobody": {"authorization": ""},
+    "unknown key": {"authorization": "Bearer placeholder"},
+    "unknown x-api-key": {"authorization": "", "x_api_key": "placeholder"},
+}
+METERED = [row for row in ENDPOINTS if row.kind in REQUESTS]
+ROWS = pytest.mark.parametrize("row", METERED, ids=lambda row: row.path)
+
+
+def ways_to_ask(
+    row: Endpoint, callers: Mapping[str, Mapping[str, str]]
+) -> list[tuple[str, Mapping[str, object], Mapping[str, str]]]:
+    """Every method x body x caller of a metered endpoint."""
+    return [
+        (method, body, headers)
+        for method, body, headers in itertools.product(
+            row.methods, REQUESTS[row.kind], callers.values()
+        )
+    ]
+
+
+async def ask_as(
+    headers: Mapping[str, str],
+    it: Core,
+    path: str,
+    method: str,
+    body: Mapping[str, object],
+    client: RecordingClient | None = None,
+) -> RecordingClient:
+    """One request by the caller that these headers make."""
+    return await it.ask(
+        body,
+        client=client,
+        path=path,
+        method=method,
+        **headers,
+    )
+
+
+def test_every_kind_of_endpoint_is_known_here_and_in_the_table() -> None:
+    assert set(EndpointKind) == REQUESTS.keys() | UNMETERED
+    assert {row.kind for row in ENDPOINTS} == set(EndpointKind)
+    for row in ENDPOINTS:
+        assert row.metered == (row.kind in REQUESTS), f"{row.path} says another thing of its meter"
+        assert not (row.metered and row.public), f"{row.path} has nobody to charge"
+
+
+@ROWS
+async def test_a_cap_of_nothing_lets_nothing_through(row: Endpoint, tmp_path: Path) -> None:
+    async with (
+        fake_neuron() as neuron,
+        core(tmp_path, {"a": neuron.url}, keys=[key(hard_cap=0)]) as it,
+    ):
+        for method, body, headers in ways_to_ask(row, WITH_KEY):
+            client = await ask_as(headers, it, row.path, method, body)
+            assert (client.status, client.error["code"]) == (429, "insufficient_quota")
+    assert paths_hit(neuron) == set()
+
+
+@ROWS
+async def test_a_key_pays_before_a_neuron_hears_of_it(row: Endpoint, tmp_path: Path) -> None:
+    scopes = ("acct:acct-cap", "key:key-cap")
+    await assert_held_before_dispatch(row, tmp_path, WITH_KEY, scopes, require_auth=True)
+
+
+@ROWS
+async def test_a_caller_without_a_key_is_metered_too(row: Endpoint, tmp_path: Path) -> None:
+    await assert_held_before_dispatch(
+        row, tmp_path, WITHOUT_KEY, ("anonymous",), require_auth=False
+    )
+
+
+async def assert_held_before_dispatch(
+    row: Endpoint,
+    directory: Path,
+    callers: Mapping[str, Mapping[str, str]],
+    scopes: Sequence[str],
+    *,
+    require_auth: bool,
+) -> None:
+    """When a request has arrived at the neuron, its reservation is in the journal; later it is
+    closed.
+    """
+    ledger = directory / "ledger"
+    async with (
+        fake_neuron(gated_prefill=True) as neuron,
+        core(directory, {"a": neuron.url}, require_auth=require_auth) as it,
+    ):
+        for count, (method, body, headers) in enumerate(ways_to_ask(row, callers), start=1):
+            async with trio.open_nursery() as nursery:
+                client = RecordingClient()
+                nursery.start_soon(ask_as, headers, it, row.path, method, body, client)
+                with trio.fail_after(20):
+                    await neuron.wait_for_hits(count)
+                holds = [entry for entry in entries_in(ledger) if entry.k == "hold"]
+                assert len(holds) == count, "it reached a neuron with nothing reserved"
+                assert (holds[-1].w, holds[-1].rid) == (tuple(scopes), "req_test")
+                assert holds[-1].a > 0
+                await neuron.allow_prefill()
+            assert client.status == 200
+    closed = [entry.i for entry in entries_in(ledger) if entry.k == "close"]
+    assert closed == [entry.i for entry in entries_in(ledger) if entry.k == "hold"]
+
+
+@ROWS
+async def test_who_is_nobody_is_refused_where_keys_are_asked_for(
+    row: Endpoint, tmp_path: Path
+) -> None:
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
+        for method, body, headers in ways_to_ask(row, WITHOUT_KEY):
+            assert (await ask_as(headers, it, row.path, method, body)).status == 401
+    assert paths_hit(neuron) == set()
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ENDPOINTS if row.kind in UNMETERED], ids=lambda row: row.path
+)
+async def test_an_endpoint_without_a_meter_reaches_no_neuron(row: Endpoint, tmp_path: Path) -> None:
+    """Not even when it is asked as if it did."""
+    async with (
+        fake_neuron() as neuron,
+        core(tmp_path, {"a": neuron.url}, require_auth=False) as it,
+    ):
+        path = row.path.replace("*", "sim/small")
+        before = len(neuron.seen)
+        bodies = [body for bodies in REQUESTS.values() for body in bodies]
+        callers = [*WITH_KEY.values(), *WITHOUT_KEY.values()]
+        methods = {*row.methods, "POST", "PUT"}
+        for method, body, headers in itertools.product(methods, bodies, callers):
+            client = await ask_as(headers, it, path, method, body)
+            assert client.status == (200 if method in row.methods else 405)
+        assert neuron.seen[before:] == []
+    kinds = [entry.k for entry in entries_in(tmp_path / "ledger")]
+    assert "hold" not in kinds
+
+
+def paths_hit(neuron: SimulatedNeuron) -> set[str]:
+    """Where the neuron was asked to work."""
+    polls = ("/version", "/discovery", "/health", "/models")
+    return {
+        request.path
+        for request in neuron.seen
+        if request.method == "POST" or not request.path.startswith(polls)
+    }
