@@ -64,16 +64,13 @@ class Metrics:
         self._contained.inc()
 
     def exposition(
-        self, view: FleetView, standings: Sequence[Standing], ledger: Condition
+        self, view: FleetView, standings: Sequence[Standing], ledger: Condition, clock_skew_ms: int
     ) -> bytes:
         """The text of `GET /metrics`: what was counted, and the fleet, the budgets and the ledger
         as they stand.
         """
-        available = GaugeMetricFamily(
-            "cortex_ledger_available", "Whether the ledger takes reservations", ledger == "ok"
-        )
-        budgets = (*_budget_gauges(standings), *_cap_gauges(standings))
-        scrape = _Scrape([*_fleet_gauges(view), *budgets, available])
+        budgets = [*_budget_gauges(standings), *_cap_gauges(standings)]
+        scrape = _Scrape([*_fleet_gauges(view), *budgets, *_ledger_gauges(ledger, clock_skew_ms)])
         return generate_latest(self.registry) + generate_latest(scrape)
 
 
@@ -201,6 +198,10 @@ class LedgerInstruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the instruments."""
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, registry=registry)
+
         self._sync = Histogram(
             "cortex_ledger_fsync_seconds",
             "Time of one fdatasync of the journal",
@@ -216,29 +217,21 @@ class LedgerInstruments:
         self._entries = Counter(
             "cortex_ledger_entries_total", "Entries written to the journal", registry=registry
         )
-        self._unresolved = Gauge(
+        self._unresolved = gauge(
             "cortex_ledger_unresolved_tokens",
             "Tokens reserved by requests whose end was lost in a crash, until they are charged",
-            registry=registry,
         )
         self._unresolved_charges = Counter(
             "cortex_ledger_unresolved_charges_total",
             "Reservations charged in full because their request's end was lost in a crash",
             registry=registry,
         )
-        self._open = Gauge(
-            "cortex_ledger_open_reservations", "Open reservations", registry=registry
-        )
-        self._disk = Gauge(
-            "cortex_ledger_disk_bytes", "Size of all segments of the journal", registry=registry
-        )
-        self._segments = Gauge(
-            "cortex_ledger_segments", "Segments of the journal", registry=registry
-        )
-        self._free = Gauge(
+        self._open = gauge("cortex_ledger_open_reservations", "Open reservations")
+        self._disk = gauge("cortex_ledger_disk_bytes", "Size of all segments of the journal")
+        self._segments = gauge("cortex_ledger_segments", "Segments of the journal")
+        self._free = gauge(
             "cortex_ledger_disk_free_bytes",
-            "Free space on the journal's disk at the last sync; NaN: unknown",
-            registry=registry,
+            "Free space on the journal's disk when last measured; NaN: unknown",
         )
 
     def batch(self, commands: int, records: int) -> None:
@@ -350,15 +343,25 @@ def _device_gauges(view: FleetView) -> list[Metric]:
     return families
 
 
+def _ledger_gauges(ledger: Condition, clock_skew_ms: int) -> list[Metric]:
+    facts = (
+        ("available", "Whether the ledger takes reservations", ledger == "ok"),
+        ("clock_skew_seconds", "How far the wall clock is ahead of its own", clock_skew_ms / 1000),
+    )
+    return [GaugeMetricFamily(f"cortex_ledger_{name}", text, value) for name, text, value in facts]
+
+
 _UNITS: dict[Unit, str] = {"tok": "tokens", "req": "requests", "con": "in_flight"}
 
 
 def _budget_gauges(standings: Sequence[Standing]) -> list[Metric]:
-    """The token cap with the least left of each key and account."""
+    """The token cap with the least left of each key and account; shadows refuse nothing."""
     tightest: dict[Scope, Standing] = {}
     for standing in standings:
         found = tightest.get(standing.scope, standing)
-        if standing.unit == "tok" and standing.available <= found.available:
+        if standing.unit != "tok" or standing.shadow:
+            continue
+        if standing.available <= found.available:
             tightest[standing.scope] = standing
     cap, spent, reserved = (
         GaugeMetricFamily(f"cortex_budget_{name}_tokens", text, labels=("scope", "name"))
@@ -378,7 +381,7 @@ def _budget_gauges(standings: Sequence[Standing]) -> list[Metric]:
 
 def _cap_gauges(standings: Sequence[Standing]) -> list[Metric]:
     """Every cap of whatever unit and window, as the journal names them."""
-    labels = ("scope", "name", "unit", "window")
+    labels = ("scope", "name", "unit", "window", "shadow")
     limit, spent, reserved = (
         GaugeMetricFamily(f"cortex_budget_cap_{name}", text, labels=labels)
         for name, text in (
@@ -389,7 +392,7 @@ def _cap_gauges(standings: Sequence[Standing]) -> list[Metric]:
     )
     for standing in standings:
         unit, window = _UNITS[standing.unit], standing.window.words
-        values = (*scope_words(standing.scope), unit, window)
+        values = (*scope_words(standing.scope), unit, window, str(standing.shadow).lower())
         limit.add_metric(values, standing.hard_cap)
         spent.add_metric(values, standing.spent)
         reserved.add_metric(values, standing.reserved)

@@ -465,7 +465,7 @@ def test_the_metrics_are_those_of_the_manual_with_their_types_and_labels() -> No
     metrics = Metrics()
     metrics.request(FINISHED)
     scraped = {}
-    text = metrics.exposition(view_of_everything(), (STANDING,), "ok").decode()
+    text = metrics.exposition(view_of_everything(), (STANDING,), "ok", clock_skew_ms=0).decode()
     for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
@@ -496,6 +496,15 @@ def test_the_queries_ask_for_metrics_that_exist() -> None:
     asked = {name for block in blocks(text, "promql") for name in re.findall(r"cortex_\w+", block)}
     assert len(asked) > 5
     assert {name.removesuffix("_bucket") for name in asked} <= known
+
+
+def test_the_queries_select_by_labels_that_exist() -> None:
+    text = page("metrics.md")
+    labels = {name: row[2].split(", ") for row in rows(text) for name in spans(row[0])}
+    queries = "\n".join(blocks(text, "promql"))
+    chosen = re.findall(r"(cortex_\w+)\{(\w+)[!=~]", queries)
+    assert chosen
+    assert [one for one in chosen if one[1] not in labels[one[0]]] == []
 
 
 def test_the_fields_of_the_request_line_are_those_of_the_manual() -> None:

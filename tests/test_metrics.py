@@ -22,10 +22,14 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 
 
 def samples(
-    *standings: Standing, metrics: Metrics | None = None, ledger: Condition = "ok"
+    *standings: Standing,
+    metrics: Metrics | None = None,
+    ledger: Condition = "ok",
+    clock_skew_ms: int = 0,
 ) -> Samples:
     """Every sample of an exposition, by name and the values of its labels in alphabetical order."""
-    text = (metrics or Metrics()).exposition(NOTHING, standings, ledger).decode()
+    exposition = (metrics or Metrics()).exposition
+    text = exposition(NOTHING, standings, ledger, clock_skew_ms=clock_skew_ms).decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -52,6 +56,28 @@ def test_the_token_cap_with_the_least_left_stands_for_its_key_or_account() -> No
         assert found[f"cortex_budget_{name}_tokens", ("acme", "account")] == of_account
 
 
+def test_a_shadow_stands_for_nobody_as_it_refuses_nothing() -> None:
+    shadow = Standing(CI, 10, BALANCE, 10, 0, None, shadow=True)
+    found = samples(shadow, Standing(CI, 100, rolling(60_000), 70, 20, None))
+    for name, value in (("hard_cap", 100), ("spent", 70), ("reserved", 20)):
+        assert found[f"cortex_budget_{name}_tokens", ("ci", "key")] == value
+    assert not [labels for name, labels in samples(shadow) if name.endswith("_cap_tokens")]
+
+
+@pytest.mark.parametrize(("shadow", "label"), [(True, "true"), (False, "false")])
+def test_a_shadow_is_marked_among_the_caps(shadow: bool, label: str) -> None:
+    found = samples(Standing(CI, 10, BALANCE, 4, 3, None, shadow=shadow))
+    labels = ("ci", "key", label, "tokens", "balance")
+    shown = [found[f"cortex_budget_cap_{name}", labels] for name in ("limit", "spent", "reserved")]
+    assert shown == [10, 4, 3]
+
+
+@pytest.mark.parametrize("skew_ms", [0, 2_500, -86_400_000])
+def test_how_far_the_wall_clock_is_ahead_of_the_ledgers_is_told(skew_ms: int) -> None:
+    found = samples(clock_skew_ms=skew_ms)
+    assert found["cortex_ledger_clock_skew_seconds", ()] == skew_ms / 1000
+
+
 def test_every_cap_is_shown_in_its_unit_and_window() -> None:
     found = samples(
         Standing(CI, 100, rolling(60_000), 70, 20, None),
@@ -59,7 +85,7 @@ def test_every_cap_is_shown_in_its_unit_and_window() -> None:
         Standing(CI, 3, HELD, 0, 2, None, "con"),
     )
     shown = {
-        labels[2:]: tuple(
+        labels[3:]: tuple(
             found[f"cortex_budget_cap_{name}", labels] for name in ("limit", "spent", "reserved")
         )
         for name, labels in found

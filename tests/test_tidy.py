@@ -49,6 +49,7 @@ IO_MODULES = {
     "cortexd/ledger/clock.py",
     "cortexd/ledger/disk.py",
     "cortexd/ledger/journal.py",
+    "cortexd/ledger/journal_log.py",
     "cortexd/ledger/sync_thread.py",
     "cortexd/ledger/calls.py",
     "cortexd/ledger/committing.py",

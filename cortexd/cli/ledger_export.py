@@ -120,7 +120,12 @@ def answer(arguments: argparse.Namespace) -> int:
         until_ms = _ledger_ms(arguments.until, now_ms)
         _tell_span(arguments.since, since_ms, "since")
         _tell_span(arguments.until, until_ms, "until")
-        lines = read_entries(directory, damage.append, since_ms=since_ms or 0, until_ms=until_ms)
+        lines = read_entries(
+            *(directory, damage.append),
+            where=directory.path,
+            since_ms=since_ms or 0,
+            until_ms=until_ms,
+        )
         wanted = _scopes(arguments)
         _WRITERS[arguments.format](
             row_of(line) for line in lines if not wanted or wanted <= _scopes_of(line)
@@ -202,7 +207,7 @@ def row_of(line: Line) -> Row:
         case LimitEntry():
             return Row(
                 *(n, time, "limit", None, None, *_names((entry.s,))),
-                until=iso(entry.x) if entry.x else None,
+                until=iso(entry.e) if entry.e else None,
                 limit=entry.l,
                 hard_cap=entry.c,
                 unit=entry.u,
@@ -212,7 +217,7 @@ def row_of(line: Line) -> Row:
             return Row(n, time, "drop", None, None, *_names((_scope_of(entry.l),)), limit=entry.l)
         case RollEntry():
             names = _names((_scope_of(entry.l),))
-            return Row(n, time, "roll", None, None, *names, until=iso(entry.x), limit=entry.l)
+            return Row(n, time, "roll", None, None, *names, until=iso(entry.e), limit=entry.l)
         case LearnEntry():
             return Row(n, time, "learn", model=entry.m, template_tokens=entry.a)
         case _:

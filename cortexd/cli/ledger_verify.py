@@ -28,7 +28,10 @@ def add_parser(
 
 
 def answer(arguments: argparse.Namespace) -> int:
-    """Print the report; 1 if anything is wrong, or if there is nothing to check."""
+    """Print the report; 1 if anything is wrong, or if there is nothing to check.
+
+    Raises LedgerProblem for a journal in another format.
+    """
     with opened(arguments) as directory:
         verdict = verify(directory, where=directory.path)
         print(

@@ -19,6 +19,7 @@ from cortexd.config.addresses import (
 from cortexd.config.problems import Problem as Problem
 from cortexd.config.problems import Report, join
 from cortexd.config.schema import (
+    TOKENS_LIMIT,
     Account,
     BalanceWindow,
     CalendarWindow,
@@ -248,7 +249,7 @@ def _entitlement_notices(config: Config) -> Iterator[str]:
 
 
 def _cap_notices(config: Config) -> Iterator[str]:
-    capped_accounts = {one.account_id for one in config.entitlements.accounts if one.token_caps}
+    accounts = {one.account_id: one for one in config.entitlements.accounts}
     default = Key("")
     for _, owner in _owners(config):
         name = _name(owner)
@@ -259,10 +260,23 @@ def _cap_notices(config: Config) -> Iterator[str]:
         if not isinstance(owner, Key):
             continue
         clamps = owner.over_cap == "clamp"
-        if clamps and not owner.token_caps and owner.account_id not in capped_accounts:
-            yield f"{name} has over_cap: clamp and no cap on tokens: nothing is ever lowered"
+        if clamps:
+            yield from _clamp_notices(owner, accounts.get(owner.account_id))
         if owner.min_output != default.min_output and not clamps:
             yield f"{name} has min_output without over_cap: clamp: it does nothing"
+
+
+def _clamp_notices(key: Key, account: Account | None) -> Iterator[str]:
+    owners: list[Account | Key] = [key] if account is None else [key, account]
+    if not any(one.token_caps for one in owners):
+        yield f"{_name(key)} has over_cap: clamp and no cap on tokens: nothing is ever lowered"
+    caps = [cap.hard_cap for one in owners if not one.shadow for cap in one.token_caps]
+    smallest = min(caps, default=TOKENS_LIMIT)
+    if smallest <= key.min_output:
+        yield (
+            f"{_name(key)} has over_cap: clamp and a cap of {smallest} tokens, with no room for "
+            f"its min_output of {key.min_output} and a prompt: nothing is ever lowered"
+        )
 
 
 def _model_notices(config: Config, catalogue: Catalogue) -> Iterator[str]:

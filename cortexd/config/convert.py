@@ -237,6 +237,8 @@ def _expected(wanted: object) -> str:
         return str(meta.description)
     if get_origin(wanted) is Literal:
         return " or ".join(str(one) for one in get_args(wanted))
+    if structs_of(wanted):
+        return "a mapping"
     return "true or false" if wanted is bool else "a text"
 
 

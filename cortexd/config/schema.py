@@ -237,7 +237,7 @@ class RequestCap(_Strict, frozen=True):
     """
 
     count: Requests
-    window: Window
+    window: Annotated[Window, Meta(description="a mapping, as in {kind: rolling, seconds: 60}")]
 
 
 class Account(_Strict, frozen=True):

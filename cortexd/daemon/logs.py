@@ -6,12 +6,15 @@ logger.
 """
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 
 from cortexd.finished import Finished
 
 log = logging.getLogger("cortexd.request")
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:/-]+")
 
 _PRIORITY = {
     logging.DEBUG: 7,
@@ -53,8 +56,8 @@ def request_line(finished: Finished) -> None:
         log.info(
             "event=budget_shadow request_id=%s key_id=%s scope=%s cap=%s/%s asked=%d available=%d",
             finished.request_id,
-            finished.key_id,
-            would_refuse.standing.scope,
+            quoted(finished.key_id or ""),
+            quoted(would_refuse.standing.scope),
             would_refuse.standing.unit,
             would_refuse.standing.window.words,
             would_refuse.asked,
@@ -67,8 +70,8 @@ def request_line(finished: Finished) -> None:
             "action='this neuron does not keep to max_tokens or reports wrong usage; "
             "check its engine, or take it out of the configuration'",
             finished.request_id,
-            finished.neuron,
-            finished.model,
+            quoted(finished.neuron or ""),
+            quoted(finished.model or ""),
             finished.reserved,
             charge.tokens,
         )
@@ -84,10 +87,10 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
         ("path", quoted(finished.path)),
         ("status", finished.status),
         ("code", finished.code),
-        ("account", finished.account_id),
-        ("key", finished.key_id),
+        ("account", quoted(finished.account_id) if finished.account_id else None),
+        ("key", quoted(finished.key_id) if finished.key_id else None),
         ("model", quoted(finished.model) if finished.model else None),
-        ("neuron", finished.neuron),
+        ("neuron", quoted(finished.neuron) if finished.neuron else None),
         ("stream", 1 if finished.stream else None),
         ("reserved", finished.reserved),
         ("clamped_from", finished.clamped_from),
@@ -105,10 +108,10 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
 
 
 def quoted(text: str) -> str:
-    """A value from outside, made safe for one key=value line: bounded, printable, quoted if
-    needed.
+    """A value from outside, made safe for one key=value line: bounded, printable, and in quotes
+    unless every character of it is plain.
     """
     safe = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-    if not safe or any(letter in ' "=' for letter in safe):
-        return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return safe
+    if _PLAIN.fullmatch(safe):
+        return safe
+    return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'

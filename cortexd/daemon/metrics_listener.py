@@ -65,5 +65,9 @@ class MetricsCore:
         )
         with contextlib.suppress(LedgerDown):  # then the other figures matter more than ever
             standings = await self._desk.standings(self._capped)
-        view, condition = self._board.view, self._desk.condition
-        return self._metrics.exposition(view, standings, condition)
+        return self._metrics.exposition(
+            self._board.view,
+            standings,
+            self._desk.condition,
+            clock_skew_ms=self._desk.clock_skew_ms,
+        )

@@ -65,7 +65,10 @@ class DaemonSettings(msgspec.Struct, frozen=True):
 
 
 def serve_forever(settings: DaemonSettings) -> int:
-    """Run the daemon until it is told to stop; the exit code (0 fine, 1 failed)."""
+    """Run the daemon until it is told to stop; the exit code.
+
+    0: fine; 1: failed, and may work the next time; 2: would fail again until somebody mends it.
+    """
     logs.set_up(os.environ)
     raise_descriptor_limit(settings.config.gateway.connections_max)
     exit_code = 0
@@ -75,6 +78,8 @@ def serve_forever(settings: DaemonSettings) -> int:
         exit_code = 1
         for fault in leaves(faults):
             log.error("event=cannot_run %s", fault)
+            if isinstance(fault, LedgerProblem) and fault.is_lasting:
+                exit_code = 2
     except* Exception:
         exit_code = 1
         log.exception("event=bug")
@@ -162,7 +167,12 @@ async def _start_ledger(
                 closing.drain.set()
 
     await nursery.start(keep, name="ledger")
-    return Desk(calls, journal.accounts.template_tokens, lambda: journal.condition)
+    return Desk(
+        calls,
+        journal.accounts.template_tokens,
+        lambda: journal.condition,
+        journal.clock.skew_ms,
+    )
 
 
 async def _start_fleet(nursery: trio.Nursery, settings: DaemonSettings, pool: Pool) -> Fleet:

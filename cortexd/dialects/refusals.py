@@ -51,14 +51,16 @@ class Refusal(msgspec.Struct, frozen=True):
     """A request that is not served, and what to tell its client.
 
     `message` is for people and holds the numbers. `param` names the field of the request that is
-    at fault. `retry_after_seconds`: when asking again makes sense, if that is known. `code`
-    replaces the code of the kind. `allowed_methods` goes with METHOD_NOT_ALLOWED.
+    at fault. `retry_after_seconds`: when asking again makes sense, if that is known. `is_final`: it
+    never does, for this very request, whatever its kind allows. `code` replaces the code of the
+    kind. `allowed_methods` goes with METHOD_NOT_ALLOWED.
     """
 
     kind: RefusalKind
     message: str
     param: str | None = None
     retry_after_seconds: int | None = None
+    is_final: bool = False
     code: str | None = None
     allowed_methods: tuple[str, ...] = ()
 
@@ -142,7 +144,7 @@ def render(refusal: Refusal, *, request_id: str) -> Rendered:
         (b"content-type", b"application/json"),
         (b"x-request-id", header_id),
         (b"request-id", header_id),
-        *_retry_headers(row.retry, refusal.retry_after_seconds),
+        *_retry_headers(row.retry, refusal),
     ]
     if refusal.allowed_methods:
         headers.append((b"allow", ", ".join(refusal.allowed_methods).encode("ascii")))
@@ -168,16 +170,17 @@ def code_of(refusal: Refusal) -> str:
     return refusal.code or TABLE[refusal.kind].code
 
 
-def _retry_headers(retry: Retry, after_seconds: int | None) -> list[tuple[bytes, bytes]]:
+def _retry_headers(retry: Retry, refusal: Refusal) -> list[tuple[bytes, bytes]]:
+    after_seconds = refusal.retry_after_seconds
     if retry is Retry.NEVER:
         return [(b"x-should-retry", b"false")]
     if retry is Retry.LATER:
         after_seconds = after_seconds or 1
-    if after_seconds is None:
-        return []
-    # Zero makes JavaScript clients ask again within milliseconds, so a second is the least.
-    headers = [(b"retry-after", b"%d" % max(1, after_seconds))]
-    if after_seconds > RETRY_PATIENCE_SECONDS:
+    headers: list[tuple[bytes, bytes]] = []
+    if after_seconds is not None:
+        # Zero makes JavaScript clients ask again within milliseconds, so a second is the least.
+        headers.append((b"retry-after", b"%d" % max(1, after_seconds)))
+    if refusal.is_final or (after_seconds or 0) > RETRY_PATIENCE_SECONDS:
         headers.append((b"x-should-retry", b"false"))
     return headers
 
@@ -215,7 +218,7 @@ def budget_refusal(
 
     `clamped`: `asked` is the least that would do. `never_fits`: the request alone is larger than
     the cap, so that waiting cannot help; `retry_after_seconds` is then the length of the window.
-    Several clients show their user nothing but this message.
+    None there: nobody knows when it fits. Several clients show their user nothing but this message.
     """
     facts = f"{_facts(cap, asked, clamped=clamped)} "
     if not cap.time_restores:
@@ -224,14 +227,15 @@ def budget_refusal(
     if never_fits:
         advice = _TOO_LARGE[cap.counts]
     elif retry_after_seconds is None:
-        advice = "It may fit when open requests end."
+        advice = "It may fit when open requests end." if cap.reserved else ""
     else:
         other = "nothing else is spent" if cap.counts == "tokens" else "no other is made"
         advice = f"It fits in {max(1, retry_after_seconds)} s if {other} until then."
     return Refusal(
         RefusalKind.RATE_LIMIT_EXCEEDED,
-        facts + advice,
+        (facts + advice).rstrip(),
         retry_after_seconds=max(1, retry_after_seconds or 1),
+        is_final=never_fits,
     )
 
 

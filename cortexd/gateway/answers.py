@@ -4,6 +4,7 @@ Pure: everything is worked out from facts that are handed in.
 """
 
 from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -42,13 +43,38 @@ def stream_headers(request_id: str, standings: Sequence[Standing]) -> Headers:
     )
 
 
-def ledger_down() -> Refusal:
-    """The 503 while nothing can be written down: without a durable reservation nothing is sent."""
+def ledger_down(ledger: Condition, *, is_busy: bool) -> Refusal:
+    """The 503 while nothing can be written down: without a durable reservation nothing is sent.
+
+    `is_busy`: too many others wait for it.
+    """
+    if ledger != "ok":
+        why = _WHY_DOWN[ledger]
+    elif is_busy:
+        why = "The ledger is busy, as too many requests wait for it: ask again shortly."
+    else:
+        why = "The ledger has stopped: this gateway ends, and has to be started again."
     return Refusal(
         RefusalKind.LEDGER_UNAVAILABLE,
-        "The ledger cannot take reservations right now, so nothing is sent to a neuron.",
+        f"{why} Nothing can be reserved meanwhile, so nothing was sent to a neuron.",
         retry_after_seconds=5,
     )
+
+
+_Unwell: TypeAlias = Literal["low_on_room", "failed"]
+
+_WHY_DOWN: Final[dict[_Unwell, str]] = {
+    "low_on_room": "The ledger's disk is nearly full: whoever runs this gateway has to make room.",
+    "failed": "The ledger's disk failed: this gateway ends, and has to be started again; whoever "
+    "runs it finds the cause in its log.",
+}
+
+_LEDGER_ACTIONS: Final[dict[_Unwell, str]] = {
+    "low_on_room": "Make room on the disk of the ledger's directory: it goes on by itself within a "
+    "second.",
+    "failed": "Look at the kernel log and at the disk of the ledger's directory, and see that "
+    "cortexd is started again once it has ended.",
+}
 
 
 def unknown_model(name: str) -> Refusal:
@@ -106,19 +132,21 @@ def health(view: FleetView, ledger: Condition) -> bytes:
     """The body of `/health`. `unservable`: loaded models that no neuron can serve right now.
 
     A ledger that takes no reservations impairs the service: those with a cap are turned away.
+    `ledger_action` then says what to do about it.
     """
     healthy = [neuron for neuron in view.neurons.values() if neuron.healthy]
     unservable = _unservable(healthy)
     impaired = unservable or ledger != "ok"
     status = "degraded" if not healthy else "impaired" if impaired else "ok"
-    return msgspec.json.encode(
-        {
-            "status": status,
-            "nodes": {"healthy": len(healthy), "total": len(view.neurons)},
-            "unservable": unservable,
-            "ledger": ledger,
-        }
-    )
+    answer: dict[str, object] = {
+        "status": status,
+        "nodes": {"healthy": len(healthy), "total": len(view.neurons)},
+        "unservable": unservable,
+        "ledger": ledger,
+    }
+    if ledger != "ok":
+        answer["ledger_action"] = _LEDGER_ACTIONS[ledger]
+    return msgspec.json.encode(answer)
 
 
 def _unservable(neurons: Sequence[NeuronView]) -> list[dict[str, object]]:

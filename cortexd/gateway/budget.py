@@ -1,10 +1,11 @@
 """What is told of caps: the 429 of the one that bit, the headers of an answer, `GET /v1/budget`.
 
-Pure: everything is worked out from standings, and from the wall clock's time where a civil period
-has to be named. What a cap is and when it bites is the ledger's to know.
+Pure: everything is worked out from standings; the wall clock's time only turns a wait that they
+name into an instant. What a cap is, when it bites and when it comes back is the ledger's to know.
 """
 
 import datetime
+import zoneinfo
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,11 +14,20 @@ import msgspec
 from cortexd.dialects.refusals import Counted, Exhausted, Refusal, budget_refusal
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.exchange import Headers
-from cortexd.ledger.cap_windows import CapWindow, Unit, civil_period, zone_of
+from cortexd.ledger.cap_windows import CalendarPeriod, CapWindow, Unit, zone_of
 from cortexd.ledger.entries import Refused, Standing, Totals, scope_words
 from cortexd.ledger.windows import ASK_AGAIN_MS
 
 _MS = 1000
+
+_MINUTE_MS = 60 * _MS
+_DAY_MS = 24 * 60 * _MINUTE_MS
+
+_CIVIL_MS_MAX: Final[dict[CalendarPeriod, int]] = {
+    "day": _DAY_MS,
+    "week": 7 * _DAY_MS,
+    "month": 31 * _DAY_MS,
+}
 
 _COUNTED: Final[dict[Unit, Counted]] = {"tok": "tokens", "req": "requests", "con": "in flight"}
 
@@ -31,14 +41,14 @@ def over_cap(refused: Refused, *, wall_ms: int, clamped: bool = False) -> Refusa
     word, name = scope_words(standing.scope)
     wait_ms, never_fits = refused.fits_in_ms, refused.asked > standing.hard_cap
     if never_fits:
-        wait_ms = _length_ms(window, wall_ms)
+        wait_ms = _length_ms(standing)
     elif not refused.exact and wait_ms is not None and wait_ms <= ASK_AGAIN_MS:
-        wait_ms = None  # nobody knows: open requests are in the way
+        wait_ms = None  # nobody knows: open requests are in the way, or the clock was moved
     cap = Exhausted(
         owner=f"{word} '{name}'",
         counts=_COUNTED[standing.unit],
         hard_cap=standing.hard_cap,
-        span=_span(window, wall_ms),
+        span=_span(standing, wall_ms),
         time_restores=window.kind != "balance",
         spent=standing.spent,
         reserved=standing.reserved,
@@ -53,15 +63,20 @@ def over_cap(refused: Refused, *, wall_ms: int, clamped: bool = False) -> Refusa
     )
 
 
-def _length_ms(window: CapWindow, wall_ms: int) -> int | None:
-    """How long a window is; of a civil period what is left of it; None for a balance."""
-    if window.kind == "calendar":
-        return civil_period(window, wall_ms)[1] - wall_ms
+def _length_ms(standing: Standing) -> int | None:
+    """How long a window is; of a civil period what is left of it; None for a balance.
+
+    What is left of a civil period is not told as long as nothing counts in it: then the longest.
+    """
+    window = standing.window
+    if window.period:
+        return standing.restored_in_ms or _CIVIL_MS_MAX[window.period]
     return window.ms or None
 
 
-def _span(window: CapWindow, wall_ms: int) -> str:
+def _span(standing: Standing, wall_ms: int) -> str:
     """The time that a cap is about, as it stands in a sentence."""
+    window = standing.window
     match window.kind:
         case "balance":
             return "in all"
@@ -72,14 +87,24 @@ def _span(window: CapWindow, wall_ms: int) -> str:
         case "held":
             return "at a time"
         case "calendar":
-            again = _civil(civil_period(window, wall_ms)[1], window.time_zone)
-            zone = f"({window.time_zone})"
-            return f"per calendar {window.period} {zone}, which begins again at {again}"
+            span = f"per calendar {window.period} ({window.time_zone})"
+            again = _civil(wall_ms, standing.restored_in_ms, window.time_zone)
+            return span if again is None else f"{span}, which begins again at {again}"
 
 
-def _civil(wall_ms: int, time_zone: str) -> str:
-    """An instant as its zone writes it: `2026-12-01T00:00:00+01:00`."""
-    return datetime.datetime.fromtimestamp(wall_ms // _MS, zone_of(time_zone)).isoformat()
+def _civil(wall_ms: int, wait_ms: int | None, time_zone: str) -> str | None:
+    """The nearest minute after a wait, as its zone writes it: `2026-12-01T00:00:00+01:00`.
+
+    Periods begin on a full minute, and the two clocks were not read at the same moment. None where
+    there is no wait to speak of, or where this host does not know the zone any more.
+    """
+    if not wait_ms:
+        return None
+    at_seconds = round((wall_ms + wait_ms) / _MINUTE_MS) * 60
+    try:
+        return datetime.datetime.fromtimestamp(at_seconds, zone_of(time_zone)).isoformat()
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def _seconds(milliseconds: int) -> int | float:

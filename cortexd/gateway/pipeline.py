@@ -32,7 +32,7 @@ from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
 from cortexd.ledger.calls import Held
 from cortexd.ledger.charging import Charge
-from cortexd.ledger.desk import Desk, LedgerDown, Reservation
+from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation
 from cortexd.ledger.entries import Refused, ReservationId
 
 log = logging.getLogger("cortexd.gateway")
@@ -148,8 +148,8 @@ class Gateway:
         try:
             standings = await self._desk.standings(principal.scopes)
             totals = await self._desk.totals(principal.scopes[-1])
-        except LedgerDown:
-            return answers.ledger_down()
+        except LedgerDown as down:
+            return self._ledger_down(down)
         return budget(principal, standings, totals)
 
     def _models(self, match: Match, principal: Principal) -> bytes | Refusal:
@@ -243,9 +243,9 @@ class Gateway:
             granted = await self._desk.reserve(
                 principal.scopes, ceiling, request_id=head.request_id, least=least
             )
-        except LedgerDown:
+        except LedgerDown as down:
             if not self._serves_without_ledger(principal):
-                return answers.ledger_down()
+                return self._ledger_down(down)
             granted, outlook.unjournalled = unjournalled(ceiling), True
         if isinstance(granted, Refused):
             outlook.refused = granted
@@ -254,6 +254,9 @@ class Gateway:
             return over_cap(granted, wall_ms=wall_ms, clamped=least is not None)
         outlook.standings, outlook.reservation = granted.standings, granted
         return granted
+
+    def _ledger_down(self, down: LedgerDown) -> Refusal:
+        return answers.ledger_down(self._desk.condition, is_busy=isinstance(down, LedgerBusy))
 
     def _serves_without_ledger(self, principal: Principal) -> bool:
         """Whether nothing that the ledger would have said could matter, and the operator wants it

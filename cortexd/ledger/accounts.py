@@ -114,7 +114,7 @@ class BrokenBooks(Exception):
 
 
 class Accounts:
-    """All scopes, caps, reservations and counters. See the theory of operation above.
+    """All scopes, caps, reservations and counters.
 
     `now_ms`: ledger time of the last entry; decisions asked for at an earlier time are made then.
     `buckets`: grains of a rolling window, the same in every life of a ledger (tests use few).
@@ -190,18 +190,18 @@ class Accounts:
     def configure(
         self, now_ms: int, caps: Iterable[Cap], *, wall_ms: int | None = None
     ) -> tuple[LimitEntry | DropEntry, ...]:
-        """Make `caps`, and no others, the ones that are enforced.
-
-        `wall_ms`: Unix milliseconds for civil periods; None: ledger time is right.
-        """
+        """Make `caps` the ones that are enforced. `wall_ms`: for civil periods; None: `now_ms`."""
         now_ms = max(now_ms, self.now_ms)
-        return self._limits.configure(
-            caps, now_ms=now_ms, wall_ms=now_ms if wall_ms is None else wall_ms
-        )
+        wall_ms = now_ms if wall_ms is None else wall_ms
+        return self._limits.configure(caps, now_ms=now_ms, wall_ms=wall_ms)
 
     def roll(self, now_ms: int, wall_ms: int) -> tuple[RollEntry, ...]:
         """Begin the civil periods that are due; to be asked before every reservation."""
         return self._limits.rolls(max(now_ms, self.now_ms), wall_ms)
+
+    def foresee(self, *, wall_ahead_ms: int) -> None:
+        """How far the wall clock is ahead of ledger time: for forecasts of civil periods alone."""
+        self._limits.clock.ahead_ms = wall_ahead_ms
 
     def ghosts(self, now_ms: int, grace_ms: int) -> tuple[GhostEntry, ...]:
         """At recovery: make every reservation that a dead process left open a ghost for a grace."""

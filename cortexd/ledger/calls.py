@@ -26,6 +26,10 @@ class LedgerDown(Exception):
         self.reason = reason
 
 
+class LedgerBusy(LedgerDown):
+    """Too many calls wait for the ledger already; this one was not taken, and nothing is wrong."""
+
+
 class Held(msgspec.Struct, frozen=True):
     """A reservation was made and is durable; the capped scopes' standings, with it counted.
 

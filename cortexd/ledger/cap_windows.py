@@ -46,6 +46,8 @@ class CapWindow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         )
 
 
+_DAY_MS = 86_400_000
+
 BALANCE: Final = CapWindow("balance")
 HELD: Final = CapWindow("held")
 
@@ -73,13 +75,21 @@ def zone_of(name: str) -> datetime.tzinfo:
     return datetime.UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
 
 
-def civil_period(window: CapWindow, wall_ms: int) -> tuple[int, int]:
+def civil_period(
+    window: CapWindow, wall_ms: int, *, midnight_ms: int | None = None
+) -> tuple[int, int]:
     """Begin and end (Unix milliseconds) of the civil period of a `calendar` window at `wall_ms`.
 
-    The end is the next period's begin. Raises `zoneinfo.ZoneInfoNotFoundError` for a zone that this
-    host does not know.
+    The end is the next period's begin. `midnight_ms`: any midnight there, which stands in for a
+    zone that this host does not know any more (its clocks then change no more); None: such a zone
+    raises `zoneinfo.ZoneInfoNotFoundError`.
     """
-    zone = zone_of(window.time_zone)
+    try:
+        zone = zone_of(window.time_zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        if midnight_ms is None:
+            raise
+        zone = _zone_with_midnight(midnight_ms)
     today = datetime.datetime.fromtimestamp(wall_ms // 1000, zone).date()
     match window.period:
         case "week":
@@ -92,6 +102,14 @@ def civil_period(window: CapWindow, wall_ms: int) -> tuple[int, int]:
             first = today
             after = today + datetime.timedelta(days=1)
     return _midnight_ms(first, zone), _midnight_ms(after, zone)
+
+
+def _zone_with_midnight(midnight_ms: int) -> datetime.tzinfo:
+    """The time that is ahead of UTC, by 14 hours at most, or behind, and has its midnight then."""
+    ahead_ms = -midnight_ms % _DAY_MS
+    if ahead_ms > 14 * _DAY_MS // 24:
+        ahead_ms -= _DAY_MS
+    return datetime.timezone(datetime.timedelta(milliseconds=ahead_ms))
 
 
 def _midnight_ms(day: datetime.date, zone: datetime.tzinfo) -> int:

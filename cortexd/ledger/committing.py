@@ -92,7 +92,6 @@ class Committer:
         self._flight: _Flight | None = None
         self._sync_by = math.inf
         self._mark_at = math.inf
-        observe.disk(journal.disk_use())
 
     @property
     def has_landed(self) -> bool:
@@ -162,7 +161,6 @@ class Committer:
         self._flight = None
         now = trio.current_time()
         self._observe.synced(now - flight.started)
-        self._observe.disk(self._journal.disk_use())
         for call in flight.waiting:
             call.deliver()
         if not self._batch.entries:

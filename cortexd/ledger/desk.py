@@ -17,6 +17,7 @@ from cortexd.ledger.calls import (
     Call,
     Held,
     LearnCall,
+    LedgerBusy,
     LedgerDown,
     ReserveCall,
     SettleCall,
@@ -30,7 +31,7 @@ from cortexd.ledger.journal import Condition
 if TYPE_CHECKING:
     from cortexd.dialects.usage import Ending
 
-__all__ = ["CALLS_MAX", "Desk", "LedgerDown", "Reservation"]
+__all__ = ["CALLS_MAX", "Desk", "LedgerBusy", "LedgerDown", "Reservation"]
 
 CALLS_MAX = 10_000
 """Most calls that wait for the ledger at a time; more are told to come back later. Settling and
@@ -47,7 +48,8 @@ class Desk:
 
     `send` is the desk's own end of the ledger task's channel (capacity 0); closing the last one
     ends that task. `template_tokens` reads what the ledger has learned, as
-    `Accounts.template_tokens` does; `condition` is `Journal.condition`.
+    `Accounts.template_tokens` does; `condition` is `Journal.condition`, `clock_skew_ms` the skew of
+    its clock.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Desk:
         send: trio.MemorySendChannel[AnyCall],
         template_tokens: Callable[[str], int],
         condition: Callable[[], Condition] = lambda: "ok",
+        clock_skew_ms: Callable[[], int] = lambda: 0,
         *,
         calls_max: int = CALLS_MAX,
     ) -> None:
         self._send = send
         self._template_tokens = template_tokens
         self._condition = condition
+        self._clock_skew_ms = clock_skew_ms
         self._calls_max = calls_max
         self._calls = 0
 
@@ -68,6 +72,11 @@ class Desk:
     def condition(self) -> Condition:
         """Whether the ledger takes reservations, and if not, why."""
         return self._condition()
+
+    @property
+    def clock_skew_ms(self) -> int:
+        """How far the wall clock is ahead of the ledger's, whose time `fixed` windows follow."""
+        return self._clock_skew_ms()
 
     async def reserve(
         self,
@@ -147,7 +156,7 @@ class Desk:
     def _count_in(self) -> None:
         """Take a place among the calls that wait; to be given back however the call ends."""
         if self._calls >= self._calls_max:
-            raise LedgerDown("the ledger is busy: too many calls are waiting for it")
+            raise LedgerBusy("the ledger is busy: too many calls are waiting for it")
         self._calls += 1
 
     async def _ask(self, call: Call[Answer]) -> Answer:

@@ -22,18 +22,28 @@ class LedgerProblem(Exception):
     """Why the ledger cannot be opened.
 
     `where` is the directory, or a file in it with an offset; `hint` says what to do. `kind` tells
-    the three cases apart: "locked" (another daemon has it), "unusable" (the directory or the disk
-    refuses), "damaged" (what was durable is not there any more: a human must decide).
+    the cases apart: "locked" (another daemon has it), "unusable" (the directory or the disk
+    refuses), "damaged" (what was durable is not there any more) and "other_format" (this version
+    cannot read it). In the last two a human must decide, and trying again changes nothing.
     """
 
     def __init__(
-        self, where: str, what: str, hint: str, kind: Literal["locked", "unusable", "damaged"]
+        self,
+        where: str,
+        what: str,
+        hint: str,
+        kind: Literal["locked", "unusable", "damaged", "other_format"],
     ) -> None:
         super().__init__(f"{where}: {what}. {hint}")
         self.where = where
         self.what = what
         self.hint = hint
         self.kind = kind
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the next try would find the same, until somebody has done something."""
+        return self.kind in ("damaged", "other_format")
 
 
 class Disk(Protocol):

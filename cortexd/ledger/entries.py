@@ -233,11 +233,11 @@ class LimitEntry(_Entry, frozen=True, tag="limit"):
     """Limit `l` on scope `s`: cap `c` in unit `u`; window kind `m` of `v` ms, or of the civil
     periods `p` in the zone `z`. `h`: a shadow, which refuses nothing.
 
-    A new civil limit is told its first period: begin `b` and end `x` in ledger time, end `e` on the
-    wall clock; the next does not begin before `r`.
+    A new civil limit is told its first period: begin `g` and end `e` on the wall clock, begin `b`
+    in ledger time; the next does not begin before `r`.
     """
 
-    l: LimitId  # noqa: E741 (the field names are those of journal format 1)
+    l: LimitId  # noqa: E741 (the field names are those of journal format 2)
     s: Scope
     u: Unit
     m: WindowKind
@@ -246,7 +246,7 @@ class LimitEntry(_Entry, frozen=True, tag="limit"):
     p: CalendarPeriod | Literal[""] = ""
     z: str = ""
     b: Milliseconds = 0
-    x: Milliseconds = 0
+    g: Milliseconds = 0
     e: Milliseconds = 0
     r: Milliseconds = 0
     h: bool = False
@@ -258,13 +258,13 @@ class LimitEntry(_Entry, frozen=True, tag="limit"):
 
 
 class RollEntry(_Entry, frozen=True, tag="roll"):
-    """A civil period of limit `l` begins now; it ends at `x` in ledger time, `e` on the wall clock.
+    """A civil period of limit `l` begins now; on the wall clock it lasts from `g` to `e`.
 
     The next does not begin before `r`.
     """
 
     l: LimitId  # noqa: E741
-    x: Milliseconds
+    g: Milliseconds
     e: Milliseconds
     r: Milliseconds
 
@@ -303,7 +303,7 @@ Entry: TypeAlias = (
     | LearnEntry
     | MarkEntry
 )
-"""Everything that can stand in a journal. Kinds and fields are format 1 of the journal."""
+"""Everything that can stand in a journal. Kinds and fields are format 2 of the journal."""
 
 
 class OpenReservation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -336,16 +336,14 @@ class WindowBooks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """What a window remembers; which of the fields are used depends on its kind.
 
     `spent`: what counts (balance, fixed, calendar). `charges`: the pairs (stamp in ms, amount) that
-    still count, oldest first (rolling). `begins_ms`: of the current period (fixed). `ends_ms`: of
-    the current civil period, `ends_wall_ms` on the wall clock; no next one begins before
-    `not_before_ms` (calendar).
+    still count, oldest first (rolling). `begins_ms`: of the current period, in ledger time (fixed)
+    or on the wall clock (calendar), as is `ends_ms`; no next one begins before `not_before_ms`.
     """
 
     spent: Amount = 0
     charges: tuple[tuple[Milliseconds, Amount], ...] = ()
     begins_ms: Milliseconds = 0
     ends_ms: Milliseconds = 0
-    ends_wall_ms: Milliseconds = 0
     not_before_ms: Milliseconds = 0
 
 

@@ -17,7 +17,6 @@ Methods block, and are called one at a time: `append` by the ledger task, `sync`
 """
 
 import contextlib
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Self, TypeAlias
@@ -25,6 +24,7 @@ from typing import Literal, Self, TypeAlias
 import msgspec
 
 from cortexd import __version__
+from cortexd.ledger import journal_log
 from cortexd.ledger.clock import WALL_STEP_MS, LedgerClock, OnReboot, TimeSources, system_time
 from cortexd.ledger.disk import DirectoryDisk, Disk, LedgerProblem, unusable
 from cortexd.ledger.entries import Cap, Entry, Snapshot
@@ -34,8 +34,6 @@ from cortexd.ledger.retention import ClosedSegments, DiskUse, Retention
 from cortexd.ledger.segment import Segment, segment_name
 
 __all__ = ["Condition", "Journal", "JournalFailed", "JournalSettings", "LedgerProblem"]
-
-_log = logging.getLogger("cortexd.ledger")
 
 # A start applies all entries of a segment again, some 50,000 a second where each request has four
 # caps: so many bytes are 16,000 entries and a third of a second. Segments that are smaller still
@@ -48,7 +46,6 @@ _STEP_ROLL_MS = 60_000
 _MEASURE_ROOM_MS = 1_000
 
 _DAY_MS = 24 * 3_600_000
-_LONG_DOWNTIME_MS = 30 * _DAY_MS
 
 # A roll makes one segment, so that a backlog (after a setting was lowered) goes away by and by
 # without anybody having to wait for it.
@@ -109,6 +106,7 @@ class Journal:
         self._failed: JournalFailed | None = None
         self._room_is_low = False
         self._free_bytes: int | None = None
+        self._missing_bytes = 0  # of the room that is needed
         self._closed = ClosedSegments(disk, settings.retention)
         self.clock = clock
         self.accounts = found.accounts
@@ -116,8 +114,12 @@ class Journal:
         if found.segment:
             # What a killed process wrote may not be on disk yet. The snapshot has all of it; but
             # without this a loss of power now would leave a hole in the history.
-            with contextlib.suppress(OSError):
+            try:
                 disk.sync_closed(segment_name(found.segment))
+            except OSError as error:
+                journal_log.history_unsynced(where, found.segment, error)
+        self._measure_room()
+        self._make_room(_REMOVED_AT_START_MAX)
         header = self._header(found.segment + 1, found.previous_digest)
         self._segment = Segment.begin(disk, header, self.accounts.dump())
         self._tell_hint()
@@ -178,7 +180,7 @@ class Journal:
             raise LedgerProblem(
                 where, error.what, "Look at the kernel log and the disk's free space.", "unusable"
             ) from error
-        journal._log_opened(found, ghosts)
+        journal_log.opened(where, journal._segment, clock, found, ghosts)
         return journal
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -197,7 +199,8 @@ class Journal:
             self._segment.sync()
         self.durable = upto
         self._tell_hint()
-        self._measure_room()
+        with self._failing_for_good("syncing the directory"):
+            self._make_room(_REMOVED_AT_ROLL_MAX)
 
     def roll_is_due(self) -> bool:
         """Whether the segment is large or old enough, or the wall clock was moved since it began.
@@ -224,11 +227,12 @@ class Journal:
         return lambda: self._roll(header, snapshot)
 
     def has_room(self) -> bool:
-        """Whether the disk has the free space that new reservations need.
+        """Whether the disk has the free space that new reservations need, measured once a second.
 
-        Measured with every sync, and while it is too low once a second.
+        To be asked by the ledger task, also when nothing happens: somebody else may fill the disk.
+        History counts as room where there is enough of it: the next syncs remove it.
         """
-        if self._room_is_low and self.clock.now_ms() - self._room_measured_ms >= _MEASURE_ROOM_MS:
+        if self.clock.now_ms() - self._room_measured_ms >= _MEASURE_ROOM_MS:
             self._measure_room()
         return not self._room_is_low
 
@@ -255,8 +259,7 @@ class Journal:
         ghosts = self.accounts.ghosts(now_ms, self._settings.grace_ms)
         civil_ms = self.clock.civil_ms()
         configured = self.accounts.configure(now_ms, caps, wall_ms=civil_ms)
-        rolls = self.accounts.roll(now_ms, civil_ms)
-        entries: list[Entry] = [*ghosts, *rolls, *configured]
+        entries: list[Entry] = [*ghosts, *configured]
         for entry in entries:
             self.accounts.apply(entry)
         if entries:
@@ -273,34 +276,20 @@ class Journal:
             old.close()
         self._closed.add(old.header.seg, old.size_bytes)
         self._tell_hint()
-        _log.info(
-            "event=ledger_rolled segment=%s n=%d previous=%s previous_bytes=%d previous_digest=%s",
-            self._segment.name,
-            header.n,
-            old.name,
-            old.size_bytes,
-            header.prev,
-        )
+        journal_log.rolled(self._segment, old)
         self._remove_old_segments(_REMOVED_AT_ROLL_MAX)
 
     def _remove_old_segments(self, at_most: int) -> None:
         with self._failing_for_good("syncing the directory"):
             removed = self._closed.remove_old(self.clock.now_ms(), self._segment, at_most=at_most)
-        if removed.numbers:
-            _log.info(
-                "event=ledger_history_removed first=%s last=%s segments=%d bytes=%d",
-                segment_name(removed.numbers[0]),
-                segment_name(removed.numbers[-1]),
-                len(removed.numbers),
-                removed.size_bytes,
-            )
-        if removed.obstacle is not None:
-            _log.warning(
-                "event=ledger_history_stays directory=%s error=%r action=%r",
-                self._where,
-                str(removed.obstacle),
-                "remove the oldest segments by hand; they are history, no balance depends on them",
-            )
+        journal_log.history_removed(self._where, removed)
+
+    def _make_room(self, at_most: int) -> None:
+        """Remove history for what is missing of the room that is needed. May raise OSError."""
+        if self._missing_bytes > 0:
+            removed = self._closed.remove_for_room(self._missing_bytes, at_most=at_most)
+            self._missing_bytes -= removed.size_bytes
+            journal_log.history_gave_room(self._where, removed)
 
     def _header(self, number: int, previous_digest: str) -> Header:
         return Header(
@@ -330,17 +319,12 @@ class Journal:
         except OSError:
             # Not to know is no reason to stop: if the disk is full, writing will say so.
             free, self._free_bytes = needed, None
-        self._room_is_low = free < needed
+        self._missing_bytes = needed - free
+        self._room_is_low = self._missing_bytes > self._closed.history_bytes
         if self._room_is_low and not was_low:
-            _log.error(
-                "event=ledger_low_on_room directory=%s free_bytes=%d needed_bytes=%d action=%r",
-                self._where,
-                free,
-                needed,
-                "make room on this disk; until then requests get 503 and running ones still settle",
-            )
+            journal_log.low_on_room(self._where, free, needed)
         elif was_low and not self._room_is_low:
-            _log.info("event=ledger_has_room_again directory=%s free_bytes=%d", self._where, free)
+            journal_log.has_room_again(self._where, free)
 
     @contextlib.contextmanager
     def _failing_for_good(self, doing: str) -> Iterator[None]:
@@ -351,44 +335,5 @@ class Journal:
         except OSError as error:
             what = f"{doing} failed: {error.strerror or error}"
             self._failed = JournalFailed(self._where, what)
-            _log.error(
-                "event=ledger_failed directory=%s error=%r action=%r",
-                self._where,
-                what,
-                "cortexd ends now, no acknowledged budget is lost; check free space and the "
-                "kernel log for this disk, then start it again",
-            )
+            journal_log.failed(self._where, what)
             raise self._failed from error
-
-    def _log_opened(self, found: Found, ghosts: int) -> None:
-        _log.info(
-            "event=ledger_opened directory=%s segment=%s n=%d replayed=%d ghosts=%d torn_bytes=%d "
-            "downtime_ms=%d rebooted=%s clock_skew_ms=%d",
-            self._where,
-            self._segment.name,
-            found.n,
-            found.replayed,
-            ghosts,
-            0 if found.torn is None else found.torn.size_bytes,
-            self.clock.downtime_ms,
-            str(self.clock.rebooted).lower(),
-            self.clock.skew_ms(),
-        )
-        if found.torn is not None:
-            _log.warning(
-                "event=ledger_torn_tail file=%s/%s line=%d offset=%d bytes=%d action=%r",
-                self._where,
-                segment_name(found.segment),
-                found.torn.line,
-                found.torn.offset,
-                found.torn.size_bytes,
-                "none needed: the last process died while it wrote this, and nobody was told that "
-                "it is durable; it stays in that file and counts for nothing",
-            )
-        if self.clock.rebooted and self.clock.downtime_ms > _LONG_DOWNTIME_MS:
-            _log.warning(
-                "event=ledger_long_downtime downtime_ms=%d action=%r",
-                self.clock.downtime_ms,
-                "if this host was not off for that long its clock is wrong and rolling windows "
-                "have expired early; set ledger.on_reboot to freeze on such hosts",
-            )

@@ -22,7 +22,7 @@ from cortexd.ledger.entries import (
     Scope,
 )
 from cortexd.ledger.limits import Limit, begun
-from cortexd.ledger.periods import Calendar, CalendarRoll
+from cortexd.ledger.periods import Calendar, CalendarRoll, CivilClock
 from cortexd.ledger.reservations import IllegalEntry
 from cortexd.ledger.windows import Rolling
 
@@ -30,15 +30,16 @@ from cortexd.ledger.windows import Rolling
 class LimitTable:
     """Every limit that was ever asked for. `buckets`: grains of a rolling window."""
 
-    __slots__ = ("_by_id", "_by_scope", "_calendars", "buckets", "next_roll_wall_ms")
+    __slots__ = ("_by_id", "_by_scope", "_calendars", "_same_periods", "buckets", "clock")
 
     def __init__(self, *, buckets: int) -> None:
         self.buckets = buckets
-        self.next_roll_wall_ms: float = math.inf
-        """On the wall clock: before this no civil period begins."""
+        self.clock = CivilClock()
         self._by_id: dict[LimitId, Limit] = {}
         self._by_scope: dict[Scope, list[Limit]] = {}
         self._calendars: list[tuple[Limit, Calendar]] = []
+        # The wall clock times at which all civil periods are the current ones; None: to be found.
+        self._same_periods: tuple[float, float] | None = None
 
     def every(self) -> tuple[Limit, ...]:
         """All limits, by name."""
@@ -87,14 +88,34 @@ class LimitTable:
 
     def rolls(self, now_ms: int, wall_ms: int) -> tuple[RollEntry, ...]:
         """Begin the civil periods that are due."""
-        if wall_ms < self.next_roll_wall_ms:
+        begin_ms, end_ms = self._same_periods or self._find_same_periods()
+        if begin_ms <= wall_ms < end_ms:
             return ()
-        return tuple(
-            RollEntry(now_ms, limit.limit_id, period.ends_ms, period.ends_wall_ms, not_before_ms)
-            for limit, calendar in self._calendars
-            if calendar.is_over(now_ms, wall_ms)
-            for period in (_Period(calendar.window, now_ms, wall_ms),)
-            for not_before_ms in (period.not_before_ms(calendar.roll.not_before_ms),)
+        periods: dict[CapWindow, _Period] = {}
+        entries: list[RollEntry] = []
+        for limit, calendar in self._calendars:
+            if calendar.is_over(now_ms, wall_ms):
+                window, earlier = calendar.window, calendar.roll
+                if window not in periods:
+                    periods[window] = _Period(window, now_ms, wall_ms, earlier.ends_wall_ms)
+                period = periods[window]
+                not_before_ms = period.not_before_ms(earlier.not_before_ms)
+                entries.append(
+                    RollEntry(
+                        now_ms,
+                        limit.limit_id,
+                        period.begins_wall_ms,
+                        period.ends_wall_ms,
+                        not_before_ms,
+                    )
+                )
+        return tuple(entries)
+
+    def _find_same_periods(self) -> tuple[float, float]:
+        rolls = [calendar.roll for _, calendar in self._calendars]
+        return (
+            max((roll.begins_wall_ms for roll in rolls), default=-math.inf),
+            min((roll.ends_wall_ms for roll in rolls), default=math.inf),
         )
 
     # What entries do. Each raises IllegalEntry, having changed nothing, if it cannot be.
@@ -124,12 +145,12 @@ class LimitTable:
         limit = self._by_id.get(entry.l)
         if limit is None or not isinstance(limit.window, Calendar):
             raise IllegalEntry(f"a period that cannot begin: {entry}")
-        limit.window.begin(CalendarRoll(entry.x, entry.e, entry.r))
-        self._foresee()
+        limit.window.begin(CalendarRoll(entry.g, entry.e, entry.r))
+        self._same_periods = None
 
     def restore(self, found: LimitBooks, reservations: Sequence[OpenReservation]) -> None:
         """Take a limit from a snapshot. `reservations`: the open ones on its scope."""
-        limit = Limit.from_books(found, buckets=self.buckets)
+        limit = Limit.from_books(found, self.clock, buckets=self.buckets)
         limit.reserved = limit.reserved_by(reservations)
         self._add(limit)
 
@@ -137,9 +158,11 @@ class LimitTable:
         remembered = self._remembered(entry.s, entry.u, entry.window, entry.t)
         if not entry.window.makes_sense or (entry.u == "con") != (entry.m == "held"):
             raise IllegalEntry(f"a limit that makes no sense: {entry}")
-        if entry.m == "calendar" and entry.x <= entry.b:
+        if entry.m == "calendar" and entry.e <= entry.g:
             raise IllegalEntry(f"a limit without a period: {entry}")
-        window = begun(entry, spent_ever=spent_ever, charges=remembered, buckets=self.buckets)
+        window = begun(
+            entry, self.clock, spent_ever=spent_ever, charges=remembered, buckets=self.buckets
+        )
         limit = Limit(entry.s, entry.c, window, entry.u)
         if limit.limit_id != entry.l:
             raise IllegalEntry(f"a limit under a wrong name: {entry}")
@@ -170,11 +193,7 @@ class LimitTable:
         on_scope.sort(key=lambda each: each.limit_id)
         if isinstance(limit.window, Calendar):
             self._calendars.append((limit, limit.window))
-            self._foresee()
-
-    def _foresee(self) -> None:
-        ends = (calendar.roll.ends_wall_ms for _, calendar in self._calendars)
-        self.next_roll_wall_ms = min(ends, default=math.inf)
+            self._same_periods = None
 
 
 def _length(window: Rolling) -> int:
@@ -182,15 +201,21 @@ def _length(window: Rolling) -> int:
 
 
 class _Period:
-    """The civil period of `wall_ms`, and where that lies in ledger time; it may begin before it."""
+    """The civil period of `wall_ms`, and when it begins in ledger time, which may be before that.
 
-    __slots__ = ("begins_ms", "ends_ms", "ends_wall_ms", "length_ms")
+    `midnight_ms`: as in `civil_period`.
+    """
 
-    def __init__(self, window: CapWindow, now_ms: int, wall_ms: int) -> None:
-        begins_wall_ms, self.ends_wall_ms = civil_period(window, wall_ms)
+    __slots__ = ("begins_ms", "begins_wall_ms", "ends_wall_ms", "length_ms")
+
+    def __init__(
+        self, window: CapWindow, now_ms: int, wall_ms: int, midnight_ms: int | None = None
+    ) -> None:
+        begins_wall_ms, self.ends_wall_ms = civil_period(window, wall_ms, midnight_ms=midnight_ms)
         self.length_ms = self.ends_wall_ms - begins_wall_ms
+        # The first day of 1970 began before 1970 where clocks are ahead of UTC.
+        self.begins_wall_ms = max(0, begins_wall_ms)
         self.begins_ms = max(0, now_ms - (wall_ms - begins_wall_ms))
-        self.ends_ms = now_ms + self.ends_wall_ms - wall_ms
 
     def not_before_ms(self, earlier_ms: int) -> int:
         """When the next one may begin: when nine tenths of this one have passed in ledger time.
@@ -220,7 +245,7 @@ def _limit_entry(cap: Cap, now_ms: int, wall_ms: int, *, is_new: bool) -> LimitE
     return msgspec.structs.replace(
         entry,
         b=period.begins_ms,
-        x=period.ends_ms,
+        g=period.begins_wall_ms,
         e=period.ends_wall_ms,
         r=period.not_before_ms(0),
     )

@@ -21,7 +21,7 @@ from cortexd.ledger.entries import (
     Standing,
     limit_id,
 )
-from cortexd.ledger.periods import Calendar, CalendarRoll, Fixed, Held
+from cortexd.ledger.periods import Calendar, CalendarRoll, CivilClock, Fixed, Held
 from cortexd.ledger.windows import BUCKETS, Balance, Rolling
 
 Window: TypeAlias = Balance | Rolling | Fixed | Calendar | Held
@@ -123,9 +123,9 @@ class Limit:
         )
 
     @classmethod
-    def from_books(cls, found: LimitBooks, *, buckets: int = BUCKETS) -> Self:
+    def from_books(cls, found: LimitBooks, clock: CivilClock, *, buckets: int = BUCKETS) -> Self:
         """Undo `books`; what is reserved has to be added."""
-        limit = cls(found.scope, found.hard_cap, _restored(found, buckets), found.unit)
+        limit = cls(found.scope, found.hard_cap, _restored(found, clock, buckets), found.unit)
         limit.retired = found.retired
         limit.shadow = found.shadow
         return limit
@@ -138,7 +138,12 @@ class Limit:
 
 
 def begun(
-    entry: LimitEntry, *, spent_ever: int, charges: Sequence[tuple[int, int]], buckets: int
+    entry: LimitEntry,
+    clock: CivilClock,
+    *,
+    spent_ever: int,
+    charges: Sequence[tuple[int, int]],
+    buckets: int,
 ) -> Window:
     """The window of a limit that is new.
 
@@ -156,13 +161,13 @@ def begun(
             begins_ms = entry.t - entry.t % window.ms
             return Fixed(window, entry.t, _since(begins_ms, charges))
         case "calendar":
-            roll = CalendarRoll(entry.x, entry.e, entry.r)
-            return Calendar(window, roll, _since(entry.b, charges))
+            roll = CalendarRoll(entry.g, entry.e, entry.r)
+            return Calendar(window, roll, clock, _since(entry.b, charges))
         case "held":
             return Held()
 
 
-def _restored(found: LimitBooks, buckets: int) -> Window:
+def _restored(found: LimitBooks, clock: CivilClock, buckets: int) -> Window:
     books, window = found.books, found.window
     match window.kind:
         case "balance":
@@ -172,8 +177,8 @@ def _restored(found: LimitBooks, buckets: int) -> Window:
         case "fixed":
             return Fixed(window, books.begins_ms, books.spent)
         case "calendar":
-            roll = CalendarRoll(books.ends_ms, books.ends_wall_ms, books.not_before_ms)
-            return Calendar(window, roll, books.spent)
+            roll = CalendarRoll(books.begins_ms, books.ends_ms, books.not_before_ms)
+            return Calendar(window, roll, clock, books.spent)
         case "held":
             return Held()
 

@@ -5,20 +5,36 @@ a refusal is told to the operator. What a segment means is `recovery.py`'s to ju
 unfinished files and writes nothing.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from cortexd.ledger.accounts import Accounts
 from cortexd.ledger.clock import LastSeen
 from cortexd.ledger.disk import HINT_NAME, Disk, LedgerProblem
-from cortexd.ledger.records import Header, Hint, decode_hint, digest
+from cortexd.ledger.records import FORMAT, Header, Hint, OtherFormat, decode_hint, digest
 from cortexd.ledger.recovery import Corrupt, Recovered, Torn, replay
 from cortexd.ledger.segment import TEMPORARY_SUFFIX, segment_name, segment_numbers
 
+_RESTORE = "Nothing was changed. Either restore the directory from a backup; or move "
+
 _OPTIONS = (
-    "Nothing was changed. Either restore the directory from a backup; or move this file and "
-    f"{HINT_NAME} elsewhere and start again, which forgets what was spent since the segment "
-    "before it was closed; or move the whole directory elsewhere to begin with nothing spent."
+    f"{_RESTORE}this file and {HINT_NAME} elsewhere and start again, which forgets what was spent "
+    "since the segment before it was closed; or move the whole directory elsewhere to begin with "
+    "nothing spent."
 )
+
+_OPTIONS_OF_THE_ONLY_ONE = (
+    f"{_RESTORE}the whole directory elsewhere, which begins with nothing spent: there is no other "
+    "segment to go back to."
+)
+
+_OLDER = (
+    "It was written by a development version: start with a new directory in ledger.directory, or "
+    "keep using that version."
+)
+
+_NEWER = "Run that version or a later one on it, or start with a new directory in ledger.directory."
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -55,10 +71,7 @@ def read_newest(disk: Disk, *, where: str) -> Found:
             raise all_lost(hint, where=where)
         return Found(Accounts(), 0, 0, "", None, replayed=0, torn=None)
     data = disk.read(segment_name(numbers[-1]))
-    recovered = _replayed(data, hint, where=f"{where}/{segment_name(numbers[-1])}")
-    if recovered.header.seg != numbers[-1]:
-        file = f"{where}/{segment_name(numbers[-1])}"
-        raise damaged(file, misnamed(recovered.header))
+    recovered = replayed(data, hint, numbers, where=where)
     return Found(
         accounts=recovered.accounts,
         n=recovered.n,
@@ -70,9 +83,36 @@ def read_newest(disk: Disk, *, where: str) -> Found:
     )
 
 
-def damaged(file: str, what: str) -> LedgerProblem:
-    """Why the daemon will not start: what is wrong with `file`, and what a human can do."""
-    return LedgerProblem(file, what, _OPTIONS, "damaged")
+def replayed(data: bytes, hint: Hint | None, numbers: Sequence[int], *, where: str) -> Recovered:
+    """The newest segment, whose bytes are `data`; `numbers`: of all segments, in order.
+
+    Raises `LedgerProblem` where it must not be believed.
+    """
+    file = f"{where}/{segment_name(numbers[-1])}"
+    is_only = len(numbers) == 1
+    try:
+        recovered = replay(data, hint)
+    except OtherFormat as error:
+        raise foreign(file, error) from error
+    except Corrupt as error:
+        raise damaged(file, str(error), is_only=is_only) from error
+    if recovered.header.seg != numbers[-1]:
+        raise damaged(file, misnamed(recovered.header), is_only=is_only)
+    return recovered
+
+
+def damaged(file: str, what: str, *, is_only: bool) -> LedgerProblem:
+    """Why the daemon will not start: what is wrong with `file`, and what a human can do.
+
+    `is_only`: there is no other segment, from which the books could go on.
+    """
+    hint = _OPTIONS_OF_THE_ONLY_ONE if is_only else _OPTIONS
+    return LedgerProblem(file, what, hint, "damaged")
+
+
+def foreign(file: str, error: OtherFormat) -> LedgerProblem:
+    """Why nothing here reads `file`: it is whole, but of another version."""
+    return LedgerProblem(file, str(error), _OLDER if error.fmt < FORMAT else _NEWER, "other_format")
 
 
 def misnamed(header: Header) -> str:
@@ -83,14 +123,7 @@ def misnamed(header: Header) -> str:
 def all_lost(hint: Hint, *, where: str) -> LedgerProblem:
     """The problem of a directory that has a hint and no segment."""
     what = f"the file is gone, and every other segment: entry {hint.n} in it was durable"
-    return damaged(f"{where}/{segment_name(hint.seg)}", what)
-
-
-def _replayed(data: bytes, hint: Hint | None, *, where: str) -> Recovered:
-    try:
-        return replay(data, hint)
-    except Corrupt as error:
-        raise damaged(where, str(error)) from error
+    return damaged(f"{where}/{segment_name(hint.seg)}", what, is_only=True)
 
 
 def last_seen(header: Header, newest_entry_ms: int) -> LastSeen:

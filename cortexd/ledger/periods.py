@@ -16,15 +16,26 @@ from cortexd.ledger.windows import ASK_AGAIN_MS, Fit
 
 
 class CalendarRoll(msgspec.Struct, frozen=True):
-    """A civil period: its end in ledger time, and on the wall clock.
+    """A civil period: begin and end on the wall clock, in Unix milliseconds.
 
-    `ends_ms` is a forecast, right as long as nobody moves the wall clock. `not_before_ms`: until
-    then, in ledger time, no next period begins, whatever the wall clock says.
+    `not_before_ms`: until then, in ledger time, no next period begins, whatever that clock says.
     """
 
-    ends_ms: int
+    begins_wall_ms: int
     ends_wall_ms: int
     not_before_ms: int
+
+
+class CivilClock:
+    """How far the wall clock is ahead of ledger time, as far as anybody has said.
+
+    For forecasts alone: what counts and what is admitted does not depend on it.
+    """
+
+    __slots__ = ("ahead_ms",)
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
 
 
 class Fixed:
@@ -79,11 +90,14 @@ class Fixed:
 class Calendar:
     """Charges that count until the civil period ends, which somebody has to say: `begin`."""
 
-    __slots__ = ("_spent", "roll", "window")
+    __slots__ = ("_clock", "_spent", "roll", "window")
 
-    def __init__(self, window: CapWindow, roll: CalendarRoll, spent: int = 0) -> None:
+    def __init__(
+        self, window: CapWindow, roll: CalendarRoll, clock: CivilClock, spent: int = 0
+    ) -> None:
         self.window = window
         self.roll = roll
+        self._clock = clock
         self._spent = spent
 
     def begin(self, roll: CalendarRoll) -> None:
@@ -92,12 +106,14 @@ class Calendar:
         self._spent = 0
 
     def is_over(self, now_ms: int, wall_ms: int) -> bool:
-        """Whether the period has ended by the wall clock, and nearly so by ledger time.
+        """Whether the wall clock says another period, and nearly all of this one has passed.
 
-        A wall clock that is moved forward begins no period that time has not earned, and one that
-        is moved back begins none a second time.
+        A wall clock that is moved, forward or back, begins no period that time has not earned; and
+        one that comes back after it was ahead keeps no cap shut until that time has come again.
         """
-        return wall_ms >= self.roll.ends_wall_ms and now_ms >= self.roll.not_before_ms
+        roll = self.roll
+        is_another = not roll.begins_wall_ms <= wall_ms < roll.ends_wall_ms
+        return is_another and now_ms >= roll.not_before_ms
 
     def spent_at(self, now_ms: int) -> int:
         """What counts in this period."""
@@ -113,23 +129,28 @@ class Calendar:
             return Fit(now_ms, exact=True)
         if room < 0:
             return Fit(now_ms + ASK_AGAIN_MS, exact=False)
-        return Fit(max(self.roll.ends_ms, now_ms + 1), exact=False)
+        return Fit(max(self._ends_ms(), now_ms + 1), exact=False)
 
     def restored_in_ms(self, now_ms: int, *, reserved: int) -> int | None:
         """How long until nothing counts, if what is `reserved` were charged now."""
         if not reserved and not self._spent:
             return 0
-        return max(0, self.roll.ends_ms - now_ms)
+        return max(0, self._ends_ms() - now_ms)
 
     def books_at(self, now_ms: int) -> WindowBooks:
         """What a snapshot at `now_ms` keeps."""
         roll = self.roll
         return WindowBooks(
             self.spent_at(now_ms),
-            ends_ms=roll.ends_ms,
-            ends_wall_ms=roll.ends_wall_ms,
+            begins_ms=roll.begins_wall_ms,
+            ends_ms=roll.ends_wall_ms,
             not_before_ms=roll.not_before_ms,
         )
+
+    def _ends_ms(self) -> int:
+        """When the next period begins, in ledger time, if nobody moves the wall clock any more."""
+        roll, ahead_ms = self.roll, self._clock.ahead_ms
+        return max(roll.ends_wall_ms - ahead_ms, roll.not_before_ms)
 
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""

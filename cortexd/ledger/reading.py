@@ -34,9 +34,9 @@ from cortexd.ledger.entries import (
     OpenReservation,
     ReservationId,
 )
-from cortexd.ledger.opening import all_lost, damaged, misnamed
-from cortexd.ledger.records import Header, Hint, Misread, decode_hint, header_of
-from cortexd.ledger.recovery import Corrupt, Reading, Recovered, replay
+from cortexd.ledger.opening import all_lost, foreign, replayed
+from cortexd.ledger.records import Header, Hint, Misread, OtherFormat, decode_hint, header_of
+from cortexd.ledger.recovery import Corrupt, Reading, Recovered
 from cortexd.ledger.segment import segment_name, segment_numbers
 from cortexd.ledger.windows import BUCKETS
 
@@ -104,14 +104,8 @@ def read_newest(folder: Folder, *, where: str) -> Newest | None:
             raise all_lost(files.hint, where=where)
         return None
     number = files.numbers[-1]
-    file = f"{where}/{segment_name(number)}"
-    try:
-        recovered = replay(folder.read(segment_name(number)), files.hint)
-    except Corrupt as error:
-        raise damaged(file, str(error)) from error
-    if recovered.header.seg != number:
-        raise damaged(file, misnamed(recovered.header))
-    return Newest(number, recovered)
+    data = folder.read(segment_name(number))
+    return Newest(number, replayed(data, files.hint, files.numbers, where=where))
 
 
 def newest_header(folder: Folder) -> Header | None:
@@ -132,13 +126,15 @@ def read_entries(
     folder: Folder,
     found: Callable[[Finding], None],
     *,
+    where: str = "ledger",
     since_ms: int = 0,
     until_ms: int | None = None,
 ) -> Iterator[Line]:
     """All entries in order, of which those before `since_ms` and from `until_ms` on are left out.
 
     One segment is in memory at a time. Where a segment is damaged, `found` is told, and the entries
-    go on with the next segment.
+    go on with the next segment. Raises `LedgerProblem` at one in another format; `where` names the
+    directory in it.
     """
     numbers = look(folder).numbers
     for number in numbers[_first_needed(folder, numbers, since_ms) :]:
@@ -162,6 +158,8 @@ def read_entries(
                 if line.entry.t >= since_ms:
                     yield line
             reading.rest()
+        except OtherFormat as error:
+            raise foreign(f"{where}/{name}", error) from error
         except Corrupt as error:
             found(Finding(name, str(error), error.line, error.offset))
 

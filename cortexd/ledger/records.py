@@ -1,4 +1,4 @@
-"""Journal entries as lines of bytes, format 1.
+"""Journal entries as lines of bytes, format 2.
 
 Owns the spelling of a segment's lines (header, snapshot, entries) and of the hint, and how each is
 proven to be the one that was written. Refuses to know files, and what a line that proves nothing
@@ -23,8 +23,8 @@ import msgspec
 
 from cortexd.ledger.entries import Entry, Snapshot
 
-FORMAT = 1
-"""Version of the format; a segment with a higher one is for a newer cortexd."""
+FORMAT = 2
+"""Version of the format. Format 1 was that of development versions; nothing reads it any more."""
 
 HINT_BYTES = 64
 """Length of the hint: it is overwritten in place, and lies within one sector."""
@@ -73,9 +73,11 @@ class _SnapshotLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snap: Snapshot
 
 
-class _FormatAndSalt(msgspec.Struct, frozen=True):
+class _FormatAndWriter(msgspec.Struct, frozen=True):
+    """What a header of any format has."""
+
     fmt: int
-    salt: str
+    sw: object = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -83,12 +85,24 @@ _decode_entry: Callable[[bytes], Entry] = msgspec.json.Decoder(Entry).decode
 _decode_place = msgspec.json.Decoder(Place).decode
 _decode_snapshot = msgspec.json.Decoder(_SnapshotLine).decode
 _decode_header = msgspec.json.Decoder(Header).decode
-_decode_format_and_salt = msgspec.json.Decoder(_FormatAndSalt).decode
+_decode_format = msgspec.json.Decoder(_FormatAndWriter).decode
 _decode_hint = msgspec.json.Decoder(Hint).decode
 
 
 class Misread(Exception):
     """A line that is proven to be what was written says something that this version cannot read."""
+
+
+class OtherFormat(Misread):
+    """A whole segment in another format. `fmt`: which; `writer`: who wrote it, "" if unknown."""
+
+    def __init__(self, fmt: int, writer: str) -> None:
+        super().__init__(
+            f"{writer or 'an unnamed version'} wrote it in journal format {fmt}, this version "
+            f"reads format {FORMAT} only"
+        )
+        self.fmt = fmt
+        self.writer = writer
 
 
 def encode_header(header: Header) -> bytes:
@@ -190,16 +204,17 @@ def entry_numbered(payload: bytes, n: int) -> tuple[Entry, Place] | None:
 def header_of(line: bytes) -> Header | None:
     """Read a segment's first line (without its LF); None for bytes that are no proven header.
 
-    Raises Misread for a format that is newer than this version.
+    Raises OtherFormat for any other than FORMAT, Misread for fields that this version does not
+    know.
     """
     salt = _SALT_IN_HEADER.search(line)
     payload = None if salt is None else proven(line, bytes.fromhex(salt[1].decode()))
     if payload is None:
         return None
     try:
-        fmt = _decode_format_and_salt(payload).fmt
-        if fmt > FORMAT:
-            raise Misread(f"journal format {fmt}; this version knows formats up to {FORMAT}")
+        found = _decode_format(payload)
+        if found.fmt != FORMAT:
+            raise OtherFormat(found.fmt, found.sw if isinstance(found.sw, str) else "")
         return _decode_header(payload)
     except msgspec.MsgspecError as error:
         raise Misread(f"a header that this version does not know: {error}") from error

@@ -25,7 +25,8 @@ hint, and returns the accounts or says where and why it will not.
 # Rule 3 holds also where no line is bad: a lost end of the file looks like nothing at all. Header
 # and snapshot are synced before a segment gets its name, so that damage there is always refused;
 # and a line that is proven, but says what this version does not know or what cannot have happened,
-# is not damage but somebody else's journal: refused, too.
+# is not damage but somebody else's journal: refused, too; and in its own words where the header
+# says that all of it is in another format.
 #
 # Rule 1 stands before 2 and 3 since the line is then good, and a watermark is judged against the
 # number that it brings.
@@ -40,6 +41,7 @@ from cortexd.ledger.records import (
     Header,
     Hint,
     Misread,
+    OtherFormat,
     Place,
     entry_numbered,
     header_of,
@@ -106,7 +108,7 @@ class Corrupt(Exception):
 
 
 def replay(data: bytes, hint: Hint | None = None, *, buckets: int = BUCKETS) -> Recovered:
-    """Read a whole segment. Raises Corrupt where the rules above say "refuse".
+    """Read a whole segment. Raises Corrupt where the rules above say "refuse", and OtherFormat.
 
     `data`: the newest segment's bytes. `hint`: what `decode_hint` made of the hint file.
     """
@@ -147,10 +149,12 @@ class Reading:
         return self._at + 1
 
     def header(self) -> Header:
-        """Read the first line, which says how to read the others."""
+        """Read the first line, which says how to read the others. Raises OtherFormat."""
         line = self._terminated_line()
         try:
             header = header_of(line)
+        except OtherFormat:
+            raise
         except Misread as error:
             raise self.corrupt(str(error)) from error
         if header is None:

@@ -19,8 +19,13 @@ disk fails while a removal is made durable: OSError goes to the caller.
 # leaves is always an unbroken row up to the newest, and a gap in it means that somebody else was
 # there. The newest segment and its predecessor always stay: the latter is what the digest in the
 # newest one's header is of, and so what shows that the row is the one that was written.
+#
+# Where the disk has too little room for new reservations, history goes before anybody is refused:
+# the same files in the same way, whatever the retention says. If all of it together would not make
+# enough room, it stays: it would be lost for nothing.
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -74,6 +79,7 @@ class ClosedSegments:
         self._retention = retention
         self._closed: deque[_Closed] = deque()
         self._oldest_closed_ms: int | None = None  # None: not looked up yet
+        self._is_stuck = False  # the oldest could not be removed
         self.size_bytes = 0
         for number in segment_numbers(disk.names()):
             self.add(number, disk.size_bytes(segment_name(number)))
@@ -92,18 +98,38 @@ class ClosedSegments:
         `newest`: the one that is being written. Raises OSError only where the directory cannot be
         synced.
         """
+        return self._remove_while(lambda _: self._is_too_much(now_ms, newest), at_most)
+
+    def remove_for_room(self, missing_bytes: int, *, at_most: int) -> Removed:
+        """Remove segments until so many bytes are freed, durably; no more than `at_most` of them.
+
+        None of them if `history_bytes` is less than that. Raises OSError as `remove_old` does.
+        """
+        if self.history_bytes < missing_bytes:
+            return Removed((), 0, None)
+        return self._remove_while(lambda freed_bytes: freed_bytes < missing_bytes, at_most)
+
+    @property
+    def history_bytes(self) -> int:
+        """How much `remove_for_room` could free: nothing where a removal was just refused."""
+        if self._is_stuck or not self._closed:
+            return 0
+        return self.size_bytes - self._closed[-1].size_bytes
+
+    def _remove_while(self, is_wanted: Callable[[int], bool], at_most: int) -> Removed:
+        """Remove the oldest while `is_wanted(bytes freed so far)`; never the last closed one."""
         numbers: list[int] = []
         freed_bytes = 0
-        while len(numbers) < at_most and len(self._closed) > 1:
-            if not self._is_too_much(now_ms, newest):
-                break
+        while len(numbers) < at_most and len(self._closed) > 1 and is_wanted(freed_bytes):
             oldest = self._closed[0]
             try:
                 self._disk.remove(segment_name(oldest.number))
             except FileNotFoundError:
                 pass  # an operator has moved it away, as the manual allows
             except OSError as error:
+                self._is_stuck = True
                 return Removed(tuple(numbers), freed_bytes, error)
+            self._is_stuck = False
             self._disk.sync_directory()
             self._closed.popleft()
             self._oldest_closed_ms = None

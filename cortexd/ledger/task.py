@@ -30,8 +30,11 @@ __all__ = ["CALLS_PER_TURN", "LedgerObserver", "run_ledger"]
 CALLS_PER_TURN = 512
 """Most calls that are decided before other tasks get their turn."""
 
-LOOK_FOR_ROOM_SECONDS = 1.0
-"""How often a full disk is looked at while nobody calls, so that /health tells the truth."""
+LOOK_FOR_ROOM_SECONDS = 5.0
+"""How often the free space is looked at while nobody calls, so that /health tells the truth."""
+
+LOOK_AGAIN_SECONDS = 1.0
+"""The same while there is too little of it."""
 
 
 async def run_ledger(
@@ -86,6 +89,7 @@ class _LedgerTask:
 
     async def run(self) -> None:
         self._observe_reservations()
+        self._observe.disk(self._journal.disk_use())
         while not (self._is_ending and self._committer.is_at_rest):
             await self._wait()
             self._committer.land()
@@ -131,17 +135,21 @@ class _LedgerTask:
         if deadline_ms is not None:
             wait_ms = max(1, deadline_ms - self._journal.clock.now_ms())
             wake = min(wake, trio.current_time() + wait_ms / 1000)
-        if not self._has_room:
-            wake = min(wake, trio.current_time() + LOOK_FOR_ROOM_SECONDS)
-        return wake
+        if self._is_ending:
+            return wake
+        look_seconds = LOOK_FOR_ROOM_SECONDS if self._has_room else LOOK_AGAIN_SECONDS
+        return min(wake, trio.current_time() + look_seconds)
 
     def _take_turn(self) -> None:
         now_ms = self._journal.clock.now_ms()
         open_before = self._journal.accounts.open_reservations
         # The period first: what is charged now belongs to the one that has begun.
-        self._commit(self._journal.accounts.roll(now_ms, self._journal.clock.civil_ms()))
+        civil_ms = self._journal.clock.civil_ms()
+        self._journal.accounts.foresee(wall_ahead_ms=civil_ms - now_ms)
+        self._commit(self._journal.accounts.roll(now_ms, civil_ms))
         self._charge_ghosts(now_ms)
         self._has_room = self._journal.has_room()
+        self._observe.disk(self._journal.disk_use())
         self._committer.count(len(self._calls))
         for call in self._calls:
             self._decide(call, now_ms)

@@ -22,9 +22,9 @@ from cortexd.ledger.invariants import (
     check_place,
     check_same,
 )
-from cortexd.ledger.opening import all_lost, damaged, misnamed
+from cortexd.ledger.opening import all_lost, damaged, foreign, misnamed
 from cortexd.ledger.reading import Folder, look, unreadable
-from cortexd.ledger.records import Header, Hint, Place, digest
+from cortexd.ledger.records import Header, Hint, OtherFormat, Place, digest
 from cortexd.ledger.recovery import Corrupt, Reading, Torn, replay
 from cortexd.ledger.reservations import IllegalEntry
 from cortexd.ledger.segment import segment_name
@@ -65,10 +65,11 @@ class Verdict(msgspec.Struct, frozen=True):
 def verify(folder: Folder, *, where: str, followed_max: int = FOLLOWED_MAX) -> Verdict:
     """Check everything that is kept of a ledger, also while a daemon works on it.
 
-    `where` names the directory. Raises OSError where the directory itself cannot be read.
+    `where` names the directory. Raises OSError where the directory itself cannot be read, and
+    `LedgerProblem` at a segment in another format.
     """
     files = look(folder)
-    inspection = _Inspection(where, followed_max)
+    inspection = _Inspection(where, followed_max, is_only=len(files.numbers) == 1)
     if not files.numbers and files.hint is not None:
         lost = all_lost(files.hint, where=where)
         inspection.findings.append(Finding(segment_name(files.hint.seg), lost.what, hint=lost.hint))
@@ -83,7 +84,10 @@ def verify(folder: Folder, *, where: str, followed_max: int = FOLLOWED_MAX) -> V
             inspection.forget()
             continue
         is_newest = number == files.numbers[-1]
-        inspection.inspect(number, data, files.hint if is_newest else None, is_newest=is_newest)
+        try:
+            inspection.inspect(number, data, files.hint if is_newest else None, is_newest=is_newest)
+        except OtherFormat as error:
+            raise foreign(f"{where}/{name}", error) from error
     if files.numbers and files.hint is None:
         what = "missing or unreadable; it would tell if the end of the newest segment were lost"
         inspection.notices.append(Finding(HINT_NAME, what))
@@ -97,10 +101,11 @@ class _Misnamed(Exception):
 class _Inspection:
     """The walk so far: what was counted and found, and where the last segment ended."""
 
-    def __init__(self, where: str, followed_max: int) -> None:
+    def __init__(self, where: str, followed_max: int, *, is_only: bool) -> None:
         self.findings: list[Finding] = []
         self.notices: list[Finding] = []
         self._where = where
+        self._is_only = is_only
         self._followed_max = followed_max
         self._previous: SegmentFacts | None = None
         self._end: Snapshot | None = None  # what the previous segment adds up to, if it is whole
@@ -229,7 +234,7 @@ class _Inspection:
         """Damage. In the newest segment it is what a start refuses, and is told in its words."""
         file, hint = segment_name(number), GAP_HINT
         if is_newest:
-            refusal = damaged(f"{self._where}/{file}", what)
+            refusal = damaged(f"{self._where}/{file}", what, is_only=self._is_only)
             what, hint = refusal.what, refusal.hint
         self.findings.append(Finding(file, what, line, offset, hint=hint))
 

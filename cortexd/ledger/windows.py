@@ -101,7 +101,7 @@ class Rolling:
             if stamp + self._counts_ms > now_ms:
                 break
             spent -= tokens
-        return spent
+        return min(spent, AMOUNT_MAX)
 
     def charge(self, now_ms: int, tokens: int) -> None:
         """Count `tokens` from `now_ms` on; `now_ms` never runs backwards."""

@@ -136,7 +136,7 @@ DAY_SHOWN = {"key": "ci bot", "scopes": (KEY,), "limit": DAY}
     ("entry", "columns", "concerns"),
     [
         (
-            RollEntry(1_000, DAY, x=2_000, e=3_000, r=4_000),
+            RollEntry(1_000, DAY, g=500, e=2_000, r=4_000),
             {"kind": "roll", "until": "1970-01-01T00:00:02.000Z", **DAY_SHOWN},
             f"{DAY} until=1970-01-01T00:00:02.000Z",
         ),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 from cortexd.cli.main import main
 from tests.cli.ledgers import Daemon, damage, ledger_with_a_past
+from tests.ledger.test_other_formats import old_ledger as other_format_ledger
 from tests.support.daemon_process import ANY_PORTS, configured, run_cortexd
 
 Capture = pytest.CaptureFixture[str]
@@ -92,8 +94,8 @@ def test_serve_refuses_with_the_words_that_verify_uses(tmp_path: Path, capsys: C
     before = {path.name: path.read_bytes() for path in ledger.glob("seg-*")}
     configuration = configured(tmp_path, {"sim": "http://127.0.0.1:9"})
     arguments: list[str | Path] = ["serve", "--config", configuration, *ANY_PORTS]
-    done = trio.run(run_cortexd, arguments)
-    assert done.returncode == 1
+    done = trio.run(partial(run_cortexd, arguments))
+    assert done.returncode == 2
     [refusal] = [said for said in done.stderr.splitlines() if "event=cannot_run" in said]
     refusal = refusal.partition("event=cannot_run ")[2]
     assert refusal.startswith(f"{file}: line {line} (byte {offset}): damage inside durable data")
@@ -181,6 +183,34 @@ def test_a_file_that_cannot_be_read_is_named(question: str, ledger: Path, capsys
     captured = capsys.readouterr()
     assert f"{newest}: " in captured.out + captured.err
     assert "Is a directory" in captured.out + captured.err
+
+
+@pytest.mark.parametrize("question", ["verify", "show", "export"])
+def test_a_journal_of_another_format_is_told_in_one_line(
+    question: str, ledger: Path, capsys: Capture
+) -> None:
+    newest = ledger / "seg-00000003.jsonl"
+    for file in ledger.glob("seg-*"):
+        file.write_bytes(other_format_ledger().read("seg-00000001.jsonl"))
+    assert main(["ledger", question, "--directory", str(ledger)]) == 1
+    captured = capsys.readouterr()
+    [said] = captured.err.splitlines()
+    assert said.startswith(f"cortexd ledger: {newest.parent}/seg-0000000")
+    assert "cortexd/0.1.0 wrote it in journal format 1, this version reads format 2 only" in said
+    assert "disk" not in said
+
+
+def test_serve_does_not_start_on_a_journal_of_another_format_nor_try_again(
+    ledger: Path, tmp_path: Path
+) -> None:
+    newest = ledger / "seg-00000003.jsonl"
+    newest.write_bytes(other_format_ledger().read("seg-00000001.jsonl"))
+    configuration = configured(tmp_path, {"sim": "http://127.0.0.1:9"})
+    arguments: list[str | Path] = ["serve", "--config", configuration, *ANY_PORTS]
+    done = trio.run(partial(run_cortexd, arguments))
+    assert done.returncode == 2
+    assert f"event=cannot_run {newest}: cortexd/0.1.0 wrote it in journal format 1" in done.stderr
+    assert "backup" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -292,12 +292,18 @@ def test_a_list_of_models_that_allows_none_is_a_problem() -> None:
             Key("a", key_sha256=SHA, over_cap="clamp", max_in_flight=3),
             "key a has over_cap: clamp and no cap on tokens: nothing is ever lowered",
         ),
-        (Key("a", key_sha256=SHA, over_cap="clamp", caps=ONE_CAP), None),
+        (Key("a", key_sha256=SHA, over_cap="clamp", caps=(TokenCap(5_000),)), None),
         (
             Key("a", key_sha256=SHA, hard_cap=5, min_output=10),
             "key a has min_output without over_cap: clamp: it does nothing",
         ),
-        (Key("a", key_sha256=SHA, hard_cap=5, min_output=10, over_cap="clamp"), None),
+        (Key("a", key_sha256=SHA, hard_cap=11, min_output=10, over_cap="clamp"), None),
+        (
+            Key("a", key_sha256=SHA, hard_cap=10, min_output=10, over_cap="clamp"),
+            "key a has over_cap: clamp and a cap of 10 tokens, with no room for its min_output of "
+            "10 and a prompt: nothing is ever lowered",
+        ),
+        (Key("a", key_sha256=SHA, hard_cap=9, over_cap="clamp", shadow=True), None),
     ],
 )
 def test_an_option_that_does_nothing_is_a_notice(owner: Account | Key, notice: str | None) -> None:
@@ -306,8 +312,25 @@ def test_an_option_that_does_nothing_is_a_notice(owner: Account | Key, notice: s
 
 def test_a_key_that_clamps_under_its_accounts_cap_is_no_notice() -> None:
     key = Key("a", key_sha256=SHA, over_cap="clamp")
-    entitlements = Entitlements(None, (Account("a", 100),), (key,))
+    entitlements = Entitlements(None, (Account("a", 1_000),), (key,))
     assert notices_of(Config(neurons=NEURON, entitlements=entitlements), Catalogue()) == []
+
+
+@pytest.mark.parametrize(
+    ("caps", "shadow", "smallest"),
+    [((257,), False, None), ((300, 256), False, 256), ((1,), True, None)],
+)
+def test_a_key_that_can_never_clamp_under_a_cap_of_its_account_is_a_notice(
+    caps: tuple[int, ...], shadow: bool, smallest: int | None
+) -> None:
+    key = Key("a", key_sha256=SHA, hard_cap=10_000, over_cap="clamp")
+    of_account = tuple(TokenCap(cap) for cap in caps)
+    account = Account("a", caps=of_account, shadow=shadow)
+    entitlements = Entitlements(
+        None, (account, Account("b", 1)), (key, Key("b", "b", key_sha256="b" * 64))
+    )
+    found = notices_of(Config(neurons=NEURON, entitlements=entitlements), Catalogue())
+    assert [f"cap of {smallest} tokens" in one for one in found] == [True] * (smallest is not None)
 
 
 def test_an_allowed_model_that_the_catalogue_does_not_know_is_a_notice() -> None:

@@ -160,6 +160,14 @@ KINDS = "kind: balance, rolling, fixed or calendar"
 WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
 
 
+def test_a_missing_window_is_shown_as_the_mapping_that_it_is(folder: Folder) -> None:
+    text = "entitlements: {accounts: [{account_id: a, max_requests: [{count: 5}]}]}"
+    [problem] = folder.problems(text)
+    assert problem.where == "entitlements.accounts[0].max_requests[0].window"
+    assert problem.what == "missing"
+    assert problem.hint == "add window: a mapping, as in {kind: rolling, seconds: 60}"
+
+
 @pytest.mark.parametrize(
     ("window", "told"),
     [

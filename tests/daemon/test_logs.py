@@ -79,12 +79,38 @@ def test_what_is_unusual_about_a_request_is_in_its_line(caplog: pytest.LogCaptur
         ("two words", '"two words"'),
         ('say "hi"', '"say \\"hi\\""'),
         ("a=b", '"a=b"'),
-        ("line\nbreak\x1b[31m", "line?break?[31m"),
+        ("org/model-1.5_Q4:free", "org/model-1.5_Q4:free"),
+        ("it's", '"it\'s"'),
+        ("a,b", '"a,b"'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("Zürich", '"Zürich"'),
+        ("line\nbreak\x1b[31m", '"line?break?[31m"'),
         ("x" * 500, "x" * 200),
     ],
 )
 def test_text_from_outside_cannot_forge_a_line_or_a_field(text: str, shown: str) -> None:
     assert logs.quoted(text) == shown
+
+
+def test_an_id_with_odd_characters_is_quoted_wherever_it_stands(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ids are the operator's, of any printable ASCII without spaces: also these."""
+    standing = Standing(key_scope("a=b"), 100, rolling(60_000), 90, 5, None, shadow=True)
+    odd = msgspec.structs.replace(
+        finished(charge=CHARGE),
+        account_id="it's",
+        key_id='a"status=200',
+        neuron="b=c",
+        model="say what",
+        would_refuse=Refused(standing, asked=52, fits_in_ms=None, exact=False),
+    )
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(odd)
+    request, shadow, overrun = (record.getMessage() for record in caplog.records)
+    assert ' account="it\'s" key="a\\"status=200" model="say what" neuron="b=c" ' in request
+    assert ' key_id="a\\"status=200" scope="key:a%3Db" cap=tok/rolling:60000 ' in shadow
+    assert ' neuron="b=c" model="say what" ' in overrun
 
 
 def test_under_journald_every_line_carries_its_priority(capsys: pytest.CaptureFixture[str]) -> None:

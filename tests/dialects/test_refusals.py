@@ -64,6 +64,17 @@ def test_four_hundreds_are_not_retried_but_for_rate_and_time() -> None:
         assert row.status != 402
 
 
+@pytest.mark.parametrize("seconds", [None, 1, 60, 61])
+def test_what_is_final_is_not_asked_again_however_soon_it_might(seconds: int | None) -> None:
+    refusal = Refusal(
+        RefusalKind.RATE_LIMIT_EXCEEDED, "No.", retry_after_seconds=seconds, is_final=True
+    )
+    rendered = render(refusal, request_id="r")
+    headers = headers_of(rendered)
+    assert headers[b"x-should-retry"] == b"false"
+    assert headers[b"retry-after"] == b"%d" % (seconds or 1)
+
+
 def test_a_code_of_its_own_wins_over_the_kinds() -> None:
     refusal = Refusal(RefusalKind.NEURON_REJECTED, "No.", code="vision_unsupported")
     assert code_of(refusal) == "vision_unsupported"
@@ -111,6 +122,11 @@ def over_budget(
         never_fits=never_fits,
         retry_after_seconds=retry_after_seconds,
     )
+
+
+def test_without_open_requests_none_are_blamed() -> None:
+    assert over_budget(reserved=0).message.endswith("this request needs up to 52.")
+    assert over_budget(reserved=1).message.endswith(" It may fit when open requests end.")
 
 
 @pytest.mark.parametrize("never_fits", [True, False])
@@ -189,6 +205,8 @@ def test_an_exhausted_balance_is_a_quota_that_time_does_not_restore() -> None:
         (61, False, b"61", True),
         (None, False, b"1", False),
         (3600, True, b"3600", True),
+        (1, True, b"1", True),
+        (60, True, b"60", True),
     ],
 )
 def test_a_rolling_window_says_when_to_come_back(

@@ -14,7 +14,9 @@ from cortexd.ledger.entries import Refused, Standing, Totals, account_scope, key
 KEY, ACCOUNT = key_scope("ci"), account_scope("acme")
 PRINCIPAL = Principal("acme", "ci", (ACCOUNT, KEY), capped=True, limited=True)
 NOVEMBER_24 = 1_763_953_445_000  # 2025-11-24T03:04:05Z, a Monday
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+TO_MIDNIGHT_MS = DAY_MS - 11_045_000
 
 
 def standing(
@@ -37,28 +39,60 @@ def message(refused: Refused) -> str:
 
 
 @pytest.mark.parametrize(
-    ("window", "span"),
+    ("window", "restored_in_ms", "span"),
     [
-        (BALANCE, "100 tokens in all;"),
-        (rolling(3_600_000), "100 tokens in any 3600 s;"),
-        (rolling(1_500), "100 tokens in any 1.5 s;"),
-        (fixed(60_000), "100 tokens per 60 s;"),
+        (BALANCE, None, "100 tokens in all;"),
+        (rolling(3_600_000), 9_000, "100 tokens in any 3600 s;"),
+        (rolling(1_500), 9_000, "100 tokens in any 1.5 s;"),
+        (fixed(60_000), 9_000, "100 tokens per 60 s;"),
         (
             calendar("day", "UTC"),
+            TO_MIDNIGHT_MS,
             "per calendar day (UTC), which begins again at 2025-11-25T00:00:00+00:00;",
         ),
         (
             calendar("week", "Europe/Berlin"),
+            TO_MIDNIGHT_MS + 5 * DAY_MS + 23 * HOUR_MS,
             "per calendar week (Europe/Berlin), which begins again at 2025-12-01T00:00:00+01:00;",
         ),
         (
             calendar("month", "America/New_York"),
+            TO_MIDNIGHT_MS + 6 * DAY_MS + 5 * HOUR_MS,
             "calendar month (America/New_York), which begins again at 2025-12-01T00:00:00-05:00;",
         ),
     ],
 )
-def test_a_refusal_names_the_window_of_the_cap_that_bit(window: CapWindow, span: str) -> None:
-    assert span in message(Refused(standing(window), 52, 9_000, exact=True))
+def test_a_refusal_names_the_window_of_the_cap_that_bit(
+    window: CapWindow, restored_in_ms: int | None, span: str
+) -> None:
+    found = standing(window, restored_in_ms=restored_in_ms)
+    assert span in message(Refused(found, 52, 9_000, exact=True))
+
+
+@pytest.mark.parametrize("late_ms", [-20, -1, 0, 1, 20])
+def test_a_few_milliseconds_between_two_clocks_move_no_midnight(late_ms: int) -> None:
+    found = standing(calendar("day", "UTC"), restored_in_ms=TO_MIDNIGHT_MS + late_ms)
+    assert "at 2025-11-25T00:00:00+00:00;" in message(Refused(found, 52, 9_000, exact=False))
+
+
+def test_a_civil_period_begins_again_when_the_books_say_so() -> None:
+    """The wall clock was moved, say: the ledger knows of nine tenths that have to pass first."""
+    found = standing(calendar("day", "UTC"), restored_in_ms=DAY_MS)
+    assert "at 2025-11-25T03:04:00+00:00;" in message(Refused(found, 52, DAY_MS, exact=False))
+
+
+@pytest.mark.parametrize(
+    ("time_zone", "restored_in_ms"),
+    [("Mars/Olympus", TO_MIDNIGHT_MS), ("../etc", 1), ("UTC", 0), ("UTC", None)],
+)
+def test_when_a_period_begins_again_is_left_out_where_nobody_can_say_it(
+    time_zone: str, restored_in_ms: int | None
+) -> None:
+    """A zone can vanish from a host; and where nothing is spent, nothing has to come back."""
+    found = standing(calendar("day", time_zone), restored_in_ms=restored_in_ms)
+    refused = over_cap(Refused(found, 52, 9_000, exact=True), wall_ms=NOVEMBER_24)
+    assert f"100 tokens per calendar day ({time_zone}); 80 spent" in refused.message
+    assert refused.retry_after_seconds == 9
 
 
 @pytest.mark.parametrize(
@@ -88,6 +122,8 @@ def test_only_a_balance_is_a_quota(window: CapWindow, unit: Unit, kind: RefusalK
         (fixed(90_000), "tok", 101, None, False, 90),
         (calendar("day", "UTC"), "tok", 52, 75_355_000, False, 75_355),
         (calendar("day", "UTC"), "tok", 101, None, False, 75_355),
+        (calendar("day", "Mars/Olympus"), "tok", 101, None, False, 75_355),
+        (calendar("day", "UTC"), "req", 101, None, False, 75_355),
         (HELD, "con", 1, 1_000, False, 1),
         (fixed(60_000), "req", 1, 30_500, True, 31),
         (BALANCE, "tok", 101, None, False, None),
@@ -101,8 +137,27 @@ def test_retry_after_is_when_it_fits_or_how_long_the_window_is(
     exact: bool,
     retry_after: int | None,
 ) -> None:
-    refused = Refused(standing(window, unit), asked, fits_in_ms, exact)
-    assert over_cap(refused, wall_ms=NOVEMBER_24).retry_after_seconds == retry_after
+    found = standing(window, unit, restored_in_ms=TO_MIDNIGHT_MS)
+    refused = over_cap(Refused(found, asked, fits_in_ms, exact), wall_ms=NOVEMBER_24)
+    assert refused.retry_after_seconds == retry_after
+    assert refused.is_final == (asked > 100 and window is not BALANCE)
+
+
+@pytest.mark.parametrize(
+    ("window", "days"),
+    [
+        (calendar("day", "UTC"), 1),
+        (calendar("week", "UTC"), 7),
+        (calendar("month", "Mars/Olympus"), 31),
+    ],
+)
+def test_what_never_fits_an_untouched_civil_period_is_told_its_length(
+    window: CapWindow, days: int
+) -> None:
+    untouched = standing(window, spent=0, reserved=0, restored_in_ms=0)
+    refused = over_cap(Refused(untouched, 101, None, exact=False), wall_ms=NOVEMBER_24)
+    assert refused.retry_after_seconds == days * 86_400
+    assert refused.is_final
 
 
 def test_open_requests_in_the_way_are_no_time_to_wait_for() -> None:
@@ -110,6 +165,14 @@ def test_open_requests_in_the_way_are_no_time_to_wait_for() -> None:
     assert message(blocked).endswith("It may fit when open requests end.")
     soon = Refused(standing(rolling(60_000)), 52, 1_000, exact=True)
     assert message(soon).endswith("It fits in 1 s if nothing else is spent until then.")
+
+
+def test_open_requests_are_blamed_only_where_there_are_some() -> None:
+    """A civil period that should have ended: the clock was moved, and nobody knows how long."""
+    found = standing(calendar("day", "UTC"), spent=100, reserved=0, restored_in_ms=1)
+    overdue = Refused(found, 52, 1, exact=False)
+    assert message(overdue).endswith("0 left; this request needs up to 52.")
+    assert over_cap(overdue, wall_ms=NOVEMBER_24).retry_after_seconds == 1
 
 
 def headers(*standings: Standing) -> dict[str, str]:

@@ -331,7 +331,10 @@ async def test_without_room_nothing_is_served_unless_the_operator_said_so(tmp_pa
         refused = await it.ask(chat())
         assert (refused.status, refused.error["code"]) == (503, "ledger_unavailable")
         assert "retry-after" in refused.headers
+        assert "disk is nearly full" in str(refused.error["message"])
         assert neuron.chat_hits == 0
+        budget = await it.ask(b"", method="GET", path="/v1/budget")
+        assert budget.status == 200, "to read what was spent takes no room"
 
 
 async def test_the_uncapped_can_be_served_without_the_ledger_and_the_capped_never(
@@ -382,6 +385,22 @@ async def test_with_a_healthy_ledger_the_policy_changes_nothing(tmp_path: Path) 
         assert totals.spent == 15
 
 
+async def test_a_busy_ledger_is_told_from_one_that_is_not_well(tmp_path: Path) -> None:
+    async with (
+        fake_neuron() as neuron,
+        core(tmp_path, {"a": neuron.url}, keys=[with_options()], calls_max=0) as it,
+    ):
+        for method, path, body in (
+            ("POST", "/v1/chat/completions", chat()),
+            ("GET", "/v1/budget", b""),
+        ):
+            refused = await it.ask(body, method=method, path=path)
+            assert (refused.status, refused.error["code"]) == (503, "ledger_unavailable")
+            assert "The ledger is busy" in str(refused.error["message"])
+            assert refused.headers["retry-after"] == "5"
+        assert neuron.chat_hits == 0
+
+
 async def test_a_ledger_that_is_gone_for_another_reason_serves_nobody(tmp_path: Path) -> None:
     """Closed, and not known to have failed: then nobody can say that metering is impossible."""
     async with (
@@ -389,7 +408,9 @@ async def test_a_ledger_that_is_gone_for_another_reason_serves_nobody(tmp_path: 
         core(tmp_path, {"a": neuron.url}, keys=[with_options()], serve_uncapped=True) as it,
     ):
         await it.desk.aclose()
-        assert (await it.ask(chat())).status == 503
+        refused = await it.ask(chat())
+        assert refused.status == 503
+        assert "has stopped" in str(refused.error["message"])
         assert neuron.chat_hits == 0
 
 
@@ -405,3 +426,4 @@ async def test_health_tells_of_the_ledger(
     ):
         health = json.loads((await it.ask(b"", method="GET", path="/health")).body)
         assert (health["ledger"], health["status"]) == (ledger, status)
+        assert ("ledger_action" in health) == (ledger != "ok")

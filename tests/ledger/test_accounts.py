@@ -556,7 +556,7 @@ def illegal_entries() -> list[Entry]:
         LimitEntry(t, LimitId("key:ci/tok/rolling"), CI, "tok", "rolling", 5),
         LimitEntry(t, LimitId("key:ci/tok/held"), CI, "tok", "held", 5),
         LimitEntry(t, LimitId("key:ci/con/balance"), CI, "con", "balance", 5),
-        LimitEntry(t, limit_id(CI, DAYS), CI, "tok", "calendar", 5, p="day", z="UTC", b=9, x=9),
+        LimitEntry(t, limit_id(CI, DAYS), CI, "tok", "calendar", 5, p="day", z="UTC", g=9, e=9),
         RollEntry(t, limit_id(CI), t + 1, t + 1, t + 1),
         RollEntry(t, limit_id(CI, DAYS), t + 1, t + 1, t + 1),
         LearnEntry(t, ModelLabel("m"), 5),

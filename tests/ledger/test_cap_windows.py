@@ -87,6 +87,24 @@ def test_an_unknown_zone_is_an_error() -> None:
         civil_period(calendar("day", "Europe/Atlantis"), 0)
 
 
+@pytest.mark.parametrize(
+    ("zone", "ahead_hours"),
+    [("Europe/Berlin", 1), ("Pacific/Kiritimati", 14), ("America/New_York", -5), ("UTC", 0)],
+)
+def test_a_zone_that_this_host_lost_goes_on_from_the_midnight_that_it_had(
+    zone: str, ahead_hours: int
+) -> None:
+    lost = calendar("day", "Europe/Atlantis")
+    midnight_ms = at("2026-11-20T00:00:00", zone)
+    now_ms = at("2026-11-24T12:30:00", zone)
+    begins_ms, ends_ms = civil_period(lost, now_ms, midnight_ms=midnight_ms)
+    assert begins_ms == at("2026-11-24T00:00:00", zone)
+    assert ends_ms - begins_ms == 86_400_000
+    assert -begins_ms % 86_400_000 == ahead_hours * 3_600_000 % 86_400_000
+    week = calendar("week", "Europe/Atlantis")
+    assert civil_period(week, now_ms, midnight_ms=midnight_ms)[0] == at("2026-11-23T00:00:00", zone)
+
+
 def test_utc_needs_no_time_zone_database(tmp_path: Path) -> None:
     before = zoneinfo.TZPATH
     zoneinfo.reset_tzpath([str(tmp_path)])

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortexd.ledger.clock import LastSeen, LedgerClock, OnReboot, TimeSources, system_time
+from cortexd.ledger.clock import (
+    WALL_BELIEVED_FROM_MS,
+    LastSeen,
+    LedgerClock,
+    OnReboot,
+    TimeSources,
+    system_time,
+)
 from cortexd.ledger.clock import _read_boot_id as read_boot_id
 
 HOUR = 3_600_000
@@ -220,3 +227,13 @@ def test_a_boot_id_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes |
     if content is not None:
         path.write_bytes(content)
     assert read_boot_id(path) == ""
+
+
+@pytest.mark.parametrize("behind_ms", [0, 1, 40 * 365 * 24 * HOUR])
+def test_the_calendar_follows_the_wall_clock_unless_that_was_never_set(behind_ms: int) -> None:
+    host = Host(true_ms=WALL_BELIEVED_FROM_MS)
+    clock = host.clock(None)
+    host.true_ms += HOUR
+    ledger_ms = clock.now_ms()
+    host.wall_error_ms = -HOUR - behind_ms
+    assert clock.civil_ms() == (clock.wall_ms() if not behind_ms else ledger_ms)

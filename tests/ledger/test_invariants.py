@@ -195,7 +195,7 @@ def limit(t: int, cap: Cap) -> LimitEntry:
 
 
 def roll(t: int, not_before_ms: int) -> RollEntry:
-    return RollEntry(t, limit_id(KEY, DAYS), t + DAY_MS, t + DAY_MS, not_before_ms)
+    return RollEntry(t, limit_id(KEY, DAYS), t, t + DAY_MS, not_before_ms)
 
 
 DAYS = cap_windows.calendar("day", "UTC")

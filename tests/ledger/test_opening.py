@@ -132,3 +132,25 @@ def test_a_downtime_counts_from_the_last_entry_also_where_the_wall_clock_is_ahea
     clock.now_ms += 600_000
     again = open_journal(disk, times=clock.sources())
     assert again.clock.downtime_ms == 600_000 - 1_000
+
+
+def test_where_the_damaged_segment_is_the_only_one_moving_it_away_forgets_everything() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    disk.overwrite("seg-00000001.jsonl", b"rot\n")
+    alone = damaged(disk).hint
+    assert "move the whole directory elsewhere, which begins with nothing spent" in alone
+    assert "the segment before it" not in alone
+    disk = SimulatedDisk()
+    open_journal(disk)
+    open_journal(disk)
+    disk.overwrite("seg-00000002.jsonl", b"rot\n")
+    second = damaged(disk).hint
+    assert "move this file and durable.hint elsewhere and start again, which forgets" in second
+
+
+def test_where_all_segments_are_lost_nobody_is_told_to_move_one() -> None:
+    disk = SimulatedDisk()
+    open_journal(disk)
+    disk.lose("seg-00000001.jsonl")
+    assert "move this file" not in damaged(disk).hint

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from cortexd.ledger.cap_windows import HELD, calendar, fixed
 from cortexd.ledger.entries import AMOUNT_MAX, WindowBooks
-from cortexd.ledger.periods import Calendar, CalendarRoll, Fixed, Held
+from cortexd.ledger.periods import Calendar, CalendarRoll, CivilClock, Fixed, Held
 from cortexd.ledger.windows import ASK_AGAIN_MS, Fit
 
 DAYS = calendar("day", "UTC")
-DAY = CalendarRoll(2_000, 77_000, 1_900)
+DAY = CalendarRoll(76_000, 77_000, 1_900)
+CLOCK = CivilClock()
+CLOCK.ahead_ms = 75_000
 
 
 def test_a_fixed_period_forgets_everything_at_its_end_and_nothing_before() -> None:
@@ -71,12 +73,12 @@ def test_a_fixed_window_is_restored_at_the_end_of_its_period() -> None:
 
 
 def test_a_civil_period_ends_when_it_is_said_to() -> None:
-    window = Calendar(DAYS, DAY)
+    window = Calendar(DAYS, DAY, CLOCK)
     window.charge(1_500, 7)
     assert window.spent_at(5_000) == 7, "nobody said that it is over"
-    window.begin(CalendarRoll(3_000, 78_000, 2_900))
+    window.begin(CalendarRoll(77_000, 78_000, 2_900))
     assert window.spent_at(2_000) == 0
-    assert window.books_at(2_000) == WindowBooks(0, (), 0, 3_000, 78_000, 2_900)
+    assert window.books_at(2_000) == WindowBooks(0, (), 77_000, 78_000, 2_900)
 
 
 @pytest.mark.parametrize(
@@ -87,25 +89,31 @@ def test_a_civil_period_ends_when_it_is_said_to() -> None:
         (1_900, 77_000, True),
         (1_899, 77_000, False),
         (1_100, 10**15, False),
-        (10**15, 0, False),
+        (1_900, 76_000, False),
+        (1_900, 75_999, True),
+        (1_899, 75_999, False),
     ],
 )
 def test_a_civil_period_needs_the_wall_clock_and_nine_tenths_of_its_time(
     now_ms: int, wall_ms: int, over: bool
 ) -> None:
-    assert Calendar(DAYS, DAY).is_over(now_ms, wall_ms) is over
+    assert Calendar(DAYS, DAY, CLOCK).is_over(now_ms, wall_ms) is over
 
 
 def test_what_fits_a_civil_window_fits_as_far_as_one_can_foresee() -> None:
-    window = Calendar(DAYS, DAY, spent=70)
+    window = Calendar(DAYS, DAY, CLOCK, spent=70)
     assert window.fit(1_500, 70) == Fit(1_500, exact=True)
     assert window.fit(1_500, 69) == Fit(2_000, exact=False)
     assert window.fit(2_500, 69) == Fit(2_501, exact=False), "the wall clock is behind"
     assert window.fit(1_500, -1) == Fit(1_500 + ASK_AGAIN_MS, exact=False)
+    moved = CivilClock()
+    assert Calendar(DAYS, DAY, moved, spent=70).fit(1_500, 69) == Fit(77_000, exact=False)
+    moved.ahead_ms = 90_000
+    assert Calendar(DAYS, DAY, moved, spent=70).fit(1_500, 69) == Fit(1_900, exact=False)
     assert window.restored_in_ms(1_500, reserved=0) == 500
     assert window.restored_in_ms(2_500, reserved=0) == 0
-    assert Calendar(DAYS, DAY).restored_in_ms(1_500, reserved=0) == 0
-    assert Calendar(DAYS, DAY).restored_in_ms(1_500, reserved=1) == 500
+    assert Calendar(DAYS, DAY, CLOCK).restored_in_ms(1_500, reserved=0) == 0
+    assert Calendar(DAYS, DAY, CLOCK).restored_in_ms(1_500, reserved=1) == 500
 
 
 def test_in_flight_only_what_is_reserved_counts() -> None:
@@ -120,7 +128,7 @@ def test_in_flight_only_what_is_reserved_counts() -> None:
 
 
 def test_amounts_saturate_where_no_cap_can_lie_above() -> None:
-    for window in (Fixed(fixed(100), 0), Calendar(DAYS, DAY)):
+    for window in (Fixed(fixed(100), 0), Calendar(DAYS, DAY, CLOCK)):
         window.charge(1, AMOUNT_MAX)
         window.charge(2, AMOUNT_MAX)
         assert window.spent_at(2) == AMOUNT_MAX
@@ -128,6 +136,6 @@ def test_amounts_saturate_where_no_cap_can_lie_above() -> None:
 
 def test_broken_periods_say_so() -> None:
     assert Fixed(fixed(100), 0, -1).check() == "-1 in a period"
-    assert Calendar(DAYS, DAY, -1).check() == "-1 in a period"
+    assert Calendar(DAYS, DAY, CLOCK, -1).check() == "-1 in a period"
     with pytest.raises(ValueError, match="fixed window of 0 ms"):
         Fixed(fixed(0), 0)

@@ -21,6 +21,7 @@ from cortexd.ledger.records import (
     HINT_BYTES,
     Hint,
     Misread,
+    OtherFormat,
     Place,
     decode_hint,
     digest,
@@ -172,27 +173,28 @@ def test_a_header_comes_back_with_its_free_text_in_the_alphabet() -> None:
     "line",
     [
         b"",
-        b'0123456789abcdef\t{"fmt":1,"salt":"0011"}',
+        b'0123456789abcdef\t{"fmt":2,"salt":"0011"}',
         encode_header(header())[1:-1],
         encode_header(header())[:-1].replace(b'"salt":"07', b'"salt":"08'),
         encode_header(header())[:-1].replace(b'"salt":"07', b'"salt":"7'),
-        encode_header(header())[:-1].replace(b'"fmt":1', b'"fmt":2'),
+        encode_header(header())[:-1].replace(b'"fmt":2', b'"fmt":3'),
     ],
 )
 def test_a_header_that_is_not_proven_is_none(line: bytes) -> None:
     assert header_of(line) is None
 
 
-def test_a_newer_format_says_which_it_is() -> None:
-    with pytest.raises(Misread, match="journal format 2"):
-        header_of(signed({"fmt": 2, "salt": SALT.hex(), "news": 1}))
+@pytest.mark.parametrize("fmt", [0, 1, 3, 99])
+def test_another_format_says_which_it_is(fmt: int) -> None:
+    with pytest.raises(OtherFormat, match=f"journal format {fmt}, this version reads format 2"):
+        header_of(signed({"fmt": fmt, "salt": SALT.hex(), "news": 1}))
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        {"fmt": 1, "salt": SALT.hex()},
-        {"fmt": "1", "salt": SALT.hex()},
+        {"fmt": 2, "salt": SALT.hex()},
+        {"fmt": "2", "salt": SALT.hex()},
         {**msgspec.to_builtins(header()), "news": 1},
     ],
 )

@@ -28,6 +28,7 @@ from cortexd.ledger.entries import (
 )
 from cortexd.ledger.records import (
     Hint,
+    OtherFormat,
     encode_entries,
     encode_header,
     encode_snapshot,
@@ -292,9 +293,9 @@ def test_a_reservation_above_the_cap_is_refused_on_replay_too() -> None:
         replay(data)
 
 
-def test_a_newer_format_is_refused_by_name() -> None:
-    with pytest.raises(Corrupt, match="journal format 2"):
-        replay(forged({"fmt": 2, "salt": SALT.hex()}))
+def test_another_format_is_no_damage() -> None:
+    with pytest.raises(OtherFormat, match="journal format 3"):
+        replay(forged({"fmt": 3, "salt": SALT.hex()}))
 
 
 def test_a_snapshot_that_does_not_add_up_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Several caps on one scope: all of them hold, in every unit and over every window."""
 
+import zoneinfo
 from collections.abc import Callable
 
 import msgspec
@@ -8,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from cortexd.ledger import cap_windows, limit_table
 from cortexd.ledger.accounts import Accounts
-from cortexd.ledger.cap_windows import BALANCE, HELD, calendar, fixed, rolling
+from cortexd.ledger.cap_windows import BALANCE, HELD, CapWindow, calendar, fixed, rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import (
     Cap,
@@ -62,6 +64,7 @@ class Books:
         return entries
 
     def ask(self, tokens: int, *, least: int | None = None, step: int = 1) -> Granted | Refused:
+        self.accounts.foresee(wall_ahead_ms=self.wall_error_ms)
         entries, answer = self.accounts.reserve(self.now_ms, SCOPES, tokens, least=least, step=step)
         self.apply(*entries)
         return answer
@@ -210,6 +213,14 @@ def test_a_civil_cap_begins_anew_at_midnight() -> None:
     assert books.refused(1).fits_in_ms == DAY_MS
 
 
+def test_a_day_that_begins_before_1970_can_be_written_down() -> None:
+    """A board without a battery wakes up there."""
+    accounts = Accounts()
+    for entry in accounts.configure(5, [Cap(KEY, 9, calendar("day", "Europe/Berlin"))]):
+        accounts.apply(msgspec.json.decode(msgspec.json.encode(entry), type=LimitEntry))
+    check_accounts(accounts)
+
+
 def test_a_wall_clock_that_jumps_forward_begins_no_day_before_its_time() -> None:
     books = Books(TODAY)
     books.spend(100)
@@ -227,10 +238,79 @@ def test_a_wall_clock_that_jumps_back_begins_no_day_twice() -> None:
     books.later(DAY_MS // 2)
     books.spend(100)
     books.wall_error_ms = -DAY_MS
-    books.later(DAY_MS)
+    books.later(DAY_MS * 8 // 10)
+    assert isinstance(books.ask(1), Refused), "not before nine tenths of this day have passed"
+    books.later(DAY_MS // 10)
+    books.spend(100)
+    books.later(DAY_MS * 8 // 10)
     assert isinstance(books.ask(1), Refused)
+
+
+def test_a_cap_that_was_made_while_the_clock_was_years_ahead_begins_anew_the_next_day() -> None:
+    books = Books()
+    books.wall_error_ms = 3_650 * DAY_MS
+    books.configure(TODAY)
+    books.wall_error_ms = 0
+    books.spend(100)
     books.later(DAY_MS)
     books.spend(100)
+
+
+def test_retry_after_follows_the_wall_clock_when_it_is_moved() -> None:
+    books = Books(TODAY)
+    books.spend(100)
+    assert books.refused(1).fits_in_ms == DAY_MS // 2
+    books.wall_error_ms = -3_600_000
+    assert books.refused(1).fits_in_ms == DAY_MS // 2 + 3_600_000
+    books.wall_error_ms = DAY_MS
+    earliest_ms = DAY_MS // 2 - DAY_MS // 10
+    refused = books.refused(1)
+    assert (refused.fits_in_ms, refused.standing.restored_in_ms) == (earliest_ms, earliest_ms)
+    books.later(earliest_ms)
+    books.spend(100)
+
+
+def test_a_zone_that_the_host_has_forgotten_goes_on_with_the_midnight_it_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    berlin, gone = Cap(KEY, 100, calendar("day", "Europe/Berlin")), Cap(ACCOUNT, 9, TODAY.window)
+    books = Books(berlin, gone)
+    books.configure(berlin)
+    monkeypatch.setattr(cap_windows, "zone_of", no_zone)
+    books.spend(100)
+    books.later(DAY_MS // 2 - 7_200_000 - 1)
+    assert isinstance(books.ask(1), Refused)
+    books.later(1)
+    books.spend(100)
+    books.later(31 * DAY_MS)
+    books.spend(100)
+
+
+def no_zone(name: str) -> object:
+    raise zoneinfo.ZoneInfoNotFoundError(name)
+
+
+def test_two_thousand_civil_caps_begin_anew_with_one_look_at_the_calendar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It happens in the task that every stream waits for."""
+    looks = []
+    ask = cap_windows.civil_period
+
+    def count(window: CapWindow, wall_ms: int, **more: int | None) -> tuple[int, int]:
+        looks.append(wall_ms)
+        return ask(window, wall_ms, **more)
+
+    accounts = Accounts()
+    caps = [Cap(Scope(f"key:{number}"), 1, TODAY.window) for number in range(2_000)]
+    for entry in accounts.configure(NOON_MS, caps):
+        accounts.apply(entry)
+    monkeypatch.setattr(limit_table, "civil_period", count)
+    rolls = accounts.roll(NOON_MS + DAY_MS, NOON_MS + DAY_MS)
+    for roll in rolls:
+        accounts.apply(roll)
+    assert (len(rolls), len(looks)) == (2_000, 1)
+    assert accounts.roll(NOON_MS + DAY_MS, NOON_MS + DAY_MS) == ()
 
 
 def test_a_new_window_begins_with_what_the_best_rolling_one_remembers() -> None:
@@ -323,7 +403,7 @@ def test_the_journal_names_every_limit_by_scope_unit_and_window() -> None:
     civil = entries[2]
     assert isinstance(civil, LimitEntry)
     midnight_ms = NOON_MS + DAY_MS // 2
-    assert (civil.b, civil.x, civil.e) == (midnight_ms - DAY_MS, midnight_ms, midnight_ms)
+    assert (civil.b, civil.g, civil.e) == (midnight_ms - DAY_MS, midnight_ms - DAY_MS, midnight_ms)
     assert civil.r == midnight_ms - DAY_MS // 10
 
 

@@ -14,7 +14,7 @@ from cortexd.ledger.desk import Desk
 from cortexd.ledger.entries import Cap, Refused
 from cortexd.ledger.journal import Journal, JournalFailed
 from cortexd.ledger.sync_thread import Syncer
-from cortexd.ledger.task import run_ledger
+from cortexd.ledger.task import LOOK_AGAIN_SECONDS, LOOK_FOR_ROOM_SECONDS, run_ledger
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
     ACCOUNT,
@@ -23,6 +23,7 @@ from tests.ledger.workbench import (
     SCOPES,
     Collected,
     Count,
+    HandClock,
     HeldSyncer,
     InlineSyncer,
     LateSyncer,
@@ -198,15 +199,33 @@ async def release_when_blocked(syncer: HeldSyncer) -> None:
 
 
 async def test_a_nearly_full_disk_takes_settlements_but_no_reservations() -> None:
-    disk = SimulatedDisk()
-    async with running(open_journal(disk), InlineSyncer()) as desk:
-        disk.free = 1_000
+    disk, clock = SimulatedDisk(), HandClock()
+    async with running(open_journal(disk, times=clock.sources()), InlineSyncer()) as desk:
         reservation = await granted(desk)
+        disk.free = 1_000
+        clock.now_ms += 1_000
         with pytest.raises(LedgerDown, match="nearly full"):
             await desk.reserve(SCOPES, bound(1), request_id="r")
         async with reservation:
             pass
         assert (await desk.standings((KEY,)))[0].reserved == 0
+
+
+async def test_a_disk_that_fills_up_while_nobody_calls_is_noticed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """So that /health tells the truth, and the first request is refused, not the last straw."""
+    disk, count = SimulatedDisk(), Count()
+    journal = open_journal(disk, times=trio_clock())
+    async with running(journal, InlineSyncer(), count):
+        disk.free = 1_000
+        await pass_time(LOOK_FOR_ROOM_SECONDS + 0.1)
+        assert [journal.condition] == ["low_on_room"]
+        assert count.use is not None
+        assert count.use.free_bytes == 1_000
+        disk.free = 1 << 40
+        await pass_time(LOOK_AGAIN_SECONDS + 0.1)
+        assert [journal.condition] == ["ok"]
 
 
 async def test_what_was_learned_is_known_at_once_and_after_a_restart() -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from cortexd.ledger import verifying
 from cortexd.ledger.disk import LedgerProblem
 from cortexd.ledger.entries import CloseEntry, Entry, MarkEntry, ReservationId, Snapshot
-from cortexd.ledger.invariants import Finding
+from cortexd.ledger.invariants import Finding, History
+from cortexd.ledger.lifetimes import Counters
 from cortexd.ledger.records import (
     decode_hint,
     encode_entries,
@@ -134,6 +136,41 @@ def test_a_history_that_begins_afresh_finds_the_same(followed_max: int) -> None:
     assert again == verdict_on(disk)
 
 
+@pytest.mark.parametrize(("followed_max", "histories"), [(1, 4), (10, 2), (10_000, 1)])
+def test_no_history_is_followed_for_ever(
+    followed_max: int, histories: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembers each charge that still counts: one that never began afresh would fill memory."""
+    begun: list[Snapshot | None] = []
+
+    class Counted(History):
+        def __init__(self, start: Snapshot | None = None) -> None:
+            begun.append(start)
+            super().__init__(start)
+
+    monkeypatch.setattr(verifying, "History", Counted)
+    disk, _ = kept_ledger()
+    assert verify(disk, where="ledger", followed_max=followed_max).is_sound
+    assert len(begun) == histories
+
+
+def test_sums_that_drift_are_found_also_where_no_snapshot_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug of ours: what is charged is not counted. No line is wrong, no start would refuse."""
+    disk, clock = SimulatedDisk(), HandClock()
+    live(open_small(disk, clock.sources()), clock, 2)
+    assert verdict_on(disk).is_sound
+
+    def forget(counters: Counters, close: CloseEntry, *, reserved: int) -> None:
+        pass
+
+    monkeypatch.setattr(Counters, "count_charge", forget)
+    found = found_in(disk)
+    assert (found.file, found.invariant) == (name(1), "I2")
+    assert "were spent" in found.what
+
+
 def test_whatever_a_kill_leaves_behind_is_sound_before_and_after_the_next_start() -> None:
     workload = Workload(3, fault=False)
     workload.run(turns=6)
@@ -227,6 +264,18 @@ def test_damage_of_the_newest_segment_is_told_in_the_words_of_a_start(
     disk, _ = kept_ledger()
     disk.overwrite(name(NEWEST), b"".join(damage(lines_of(disk, NEWEST))))
     assert told(found_in(disk)) == refusal_of(disk)
+
+
+@pytest.mark.parametrize("lines", [double, cut])
+def test_damage_of_the_only_segment_is_told_in_the_words_of_a_start(
+    lines: Callable[[list[bytes]], list[bytes]],
+) -> None:
+    disk, clock = SimulatedDisk(), HandClock()
+    live(open_small(disk, clock.sources()), clock, 3)
+    disk.overwrite(name(1), b"".join(lines(lines_of(disk, 1))))
+    found = found_in(disk)
+    assert "there is no other segment" in found.hint
+    assert told(found) == refusal_of(disk)
 
 
 def test_a_lost_newest_segment_is_told_in_the_words_of_a_start() -> None:
@@ -381,6 +430,13 @@ def test_the_findings_come_in_the_order_of_the_files() -> None:
     flip(disk, 1, offset_of(disk, 1, 4) + 30)
     found = verdict_on(disk).findings
     assert [(finding.file, finding.line) for finding in found] == [(name(1), 4), (name(NEWEST), 3)]
+
+
+def test_what_only_the_next_segment_tells_of_a_file_comes_in_that_files_place() -> None:
+    disk, _ = kept_ledger()
+    rewritten(disk, 3, sw="somebody/1")
+    flip(disk, NEWEST, offset_of(disk, NEWEST, 3) + 30)
+    assert [each.file for each in verdict_on(disk).findings] == [name(3), name(NEWEST)]
 
 
 # While it is looked at

@@ -32,7 +32,7 @@ from cortexd.gateway.pipeline import Fleet, Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
-from cortexd.ledger.desk import Desk
+from cortexd.ledger.desk import CALLS_MAX, Desk
 from cortexd.ledger.disk import DirectoryDisk
 from cortexd.ledger.entries import Standing, key_scope
 from cortexd.ledger.journal import Journal, JournalSettings
@@ -181,10 +181,12 @@ async def core(
     polling: Polling | None = None,
     serve_uncapped: bool = False,
     room_bytes_min: int = 0,
+    calls_max: int = CALLS_MAX,
 ) -> AsyncIterator[Core]:
     """A gateway in front of `neurons` (name to URL), each polled once before this is entered.
 
-    `room_bytes_min`: what the ledger wants its disk to have free.
+    `room_bytes_min`: what the ledger wants its disk to have free. `calls_max`: how many may wait
+    for it.
     """
     entitlements = Entitlements(
         require_auth=require_auth, accounts=tuple(accounts), keys=tuple(keys) or (key(),)
@@ -194,7 +196,12 @@ async def core(
     wanted = JournalSettings(room_bytes_min=room_bytes_min)
     journal = Journal.recover(disk, caps_of(entitlements), system_time(), wanted)
     calls, taken = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(calls, journal.accounts.template_tokens, lambda: journal.condition)
+    desk = Desk(
+        calls,
+        journal.accounts.template_tokens,
+        lambda: journal.condition,
+        calls_max=calls_max,
+    )
     board, pool, told = Board(fleet), Pool(connect_seconds=5), list[Finished]()
     async with trio.open_nursery() as nursery:
         await nursery.start(run_ledger, journal, taken, Metrics().ledger)

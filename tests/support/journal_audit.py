@@ -1,6 +1,6 @@
 """A ledger directory read from its files alone, without any code of the ledger.
 
-Knows journal format 1: a line is a checksum, a tab, a JSON object. What it reads is what an auditor
+Knows journal format 2: a line is a checksum, a tab, a JSON object. What it reads is what an auditor
 would: which request reserved how much, and what it was charged in the end.
 """
 

@@ -1,6 +1,6 @@
 """The journal as an auditor reads it: from the files alone, without any code of the ledger.
 
-Knows of journal format 1 what its page in the manual says: a line is a checksum, a tab and a JSON
+Knows of journal format 2 what its page in the manual says: a line is a checksum, a tab and a JSON
 object; a segment begins with a header and a snapshot; each header names the digest of the segment
 before it. Segments are read once: nothing is ever appended to one that is not the newest.
 """

@@ -39,7 +39,7 @@ async def test_what_was_served_is_booked_however_the_daemon_ends(
         tally = await run_world(world, rounds)
     assert tally[f"ended by {ends}"] == rounds
     assert 0 < tally["served tokens"] <= tally["charged tokens"] <= tally["reserved tokens"] * 2
-    assert tally["dispatches"] > 2 * rounds
+    assert tally["dispatches"], "a load that is none"
 
 
 def test_every_end_is_tried_where_it_can_be() -> None:
@@ -68,7 +68,7 @@ Entry = dict[str, object]
 def segment(entries: Iterable[Entry], *, number: int = 1, n: int = 0, prev: str = "") -> bytes:
     """A whole segment, as the manual describes it."""
     lines: list[Entry] = [
-        {"fmt": 1, "seg": number, "n": n, "salt": SALT.hex(), "prev": prev},
+        {"fmt": 2, "seg": number, "n": n, "salt": SALT.hex(), "prev": prev},
         {"snap": {}},
     ]
     lines += [{**entry, "n": n + 1 + index, "d": n} for index, entry in enumerate(entries)]

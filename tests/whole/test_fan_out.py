@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 async def test_of_two_thousand_at_once_exactly_those_that_fit_reach_a_neuron(
     tmp_path: Path, seed: int
 ) -> None:
-    with trio.fail_after(100):
+    with trio.fail_after(300):
         tally = await in_process(tmp_path, 1, seed)
     [fitting] = caps_for(1, seed)
     assert tally == {"requests": REQUESTS, "dispatched": fitting, "repetitions": 1}
@@ -23,7 +23,7 @@ async def test_of_two_thousand_at_once_exactly_those_that_fit_reach_a_neuron(
 async def test_of_two_thousand_connections_exactly_those_that_fit_reach_a_neuron(
     tmp_path: Path,
 ) -> None:
-    with trio.fail_after(100):
+    with trio.fail_after(300):
         tally = await over_sockets(tmp_path, 1, seed=3)
     assert (tally["requests"], tally["dispatched"]) == (REQUESTS, caps_for(1, 3)[0])
 
