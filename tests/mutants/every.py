@@ -1,6 +1,6 @@
 """The whole list."""
 
-from tests.mutants import of_caps, of_checks, of_journal, of_money, of_tasks
+from tests.mutants import of_caps, of_checks, of_gateway, of_journal, of_money, of_reading, of_tasks
 
 MUTANTS = (
     *of_caps.MUTANTS,
@@ -8,4 +8,6 @@ MUTANTS = (
     *of_tasks.MUTANTS,
     *of_money.MUTANTS,
     *of_checks.MUTANTS,
+    *of_gateway.MUTANTS,
+    *of_reading.MUTANTS,
 )

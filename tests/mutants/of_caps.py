@@ -190,8 +190,8 @@ MUTANTS = (
         ),
         (
             "a restored civil period has nothing spent",
-            "return Calendar(window, roll, books.spent)",
-            "return Calendar(window, roll, 0)",
+            "return Calendar(window, roll, clock, books.spent)",
+            "return Calendar(window, roll, clock, 0)",
         ),
         (
             "what waiting cannot cure is told as what it can",
@@ -224,13 +224,28 @@ MUTANTS = (
         ),
         (
             "a wall clock that is moved forward begins a civil period",
-            "wall_ms >= self.roll.ends_wall_ms and now_ms >= self.roll.not_before_ms",
-            "wall_ms >= self.roll.ends_wall_ms",
+            "return is_another and now_ms >= roll.not_before_ms",
+            "return is_another",
         ),
         (
             "a civil period ends by ledger time alone",
-            "wall_ms >= self.roll.ends_wall_ms and now_ms >= self.roll.not_before_ms",
-            "now_ms >= self.roll.not_before_ms",
+            "return is_another and now_ms >= roll.not_before_ms",
+            "return now_ms >= roll.not_before_ms",
+        ),
+        (
+            "a wall clock that comes back keeps a cap shut until its time has come again",
+            "is_another = not roll.begins_wall_ms <= wall_ms < roll.ends_wall_ms",
+            "is_another = wall_ms >= roll.ends_wall_ms",
+        ),
+        (
+            "what is left of a civil period is told by the wrong clock",
+            "return max(roll.ends_wall_ms - ahead_ms, roll.not_before_ms)",
+            "return max(roll.ends_wall_ms, roll.not_before_ms)",
+        ),
+        (
+            "a civil period is said to begin again before it can",
+            "return max(roll.ends_wall_ms - ahead_ms, roll.not_before_ms)",
+            "return roll.ends_wall_ms - ahead_ms",
         ),
     ),
     *of_file(
@@ -248,8 +263,58 @@ MUTANTS = (
         ),
         (
             "only the last of several civil periods is foreseen",
-            "self.next_roll_wall_ms = min(ends, default=math.inf)",
-            "self.next_roll_wall_ms = max(ends, default=math.inf)",
+            "min((roll.ends_wall_ms for roll in rolls), default=math.inf),",
+            "max((roll.ends_wall_ms for roll in rolls), default=math.inf),",
+        ),
+        (
+            "a period that another cap has left is not looked at",
+            "max((roll.begins_wall_ms for roll in rolls), default=-math.inf),",
+            "min((roll.begins_wall_ms for roll in rolls), default=-math.inf),",
+        ),
+        (
+            "every civil period begins with the first one that is over",
+            "            if calendar.is_over(now_ms, wall_ms):\n",
+            "            if True:\n",
+        ),
+        (
+            "the next civil period may begin as soon as this one has",
+            "self.length_ms * 9 // 10",
+            "self.length_ms * 0 // 10",
+        ),
+        (
+            "the next civil period is counted from the clock's midnight, not from this one's begin",
+            "return max(self.begins_ms, earlier_ms) + self.length_ms",
+            "return self.begins_ms + self.length_ms",
+        ),
+        (
+            "a new window remembers requests as tokens",
+            "if limit.unit == unit and isinstance(limit.window, Rolling)",
+            "if isinstance(limit.window, Rolling)",
+        ),
+        (
+            "a new civil cap counts what was spent before its period",
+            "        b=period.begins_ms,",
+            "        b=0,",
+        ),
+        (
+            "a cap of less than nothing is taken",
+            "is_possible = cap.window.makes_sense and 0 <= cap.hard_cap <= AMOUNT_MAX",
+            "is_possible = cap.window.makes_sense",
+        ),
+        (
+            "of two caps on the same the last one holds",
+            "if cap.limit_id in wanted or not is_possible:",
+            "if not is_possible:",
+        ),
+        (
+            "a limit under another one's name is taken",
+            "        if limit.limit_id != entry.l:",
+            "        if False:",
+        ),
+        (
+            "a cap that nobody enforced is dropped",
+            "        if limit is None or limit.retired:\n            raise",
+            "        if limit is None:\n            raise",
         ),
         ("a cap that is taken away stays", "        limit.retired = True", "        pass"),
         (
@@ -403,6 +468,11 @@ MUTANTS = (
             "the wall clock of a rebooted machine is believed",
             "believed = min(wall_ms - last_seen.wall_ms, wall_ms - last_seen.ledger_ms)",
             "believed = max(wall_ms - last_seen.wall_ms, wall_ms - last_seen.ledger_ms)",
+        ),
+        (
+            "a civil day of a clock that was never set begins in 1970",
+            "return wall_ms if wall_ms >= WALL_BELIEVED_FROM_MS else self.now_ms()",
+            "return wall_ms",
         ),
         (
             "a machine without a battery is believed",

@@ -7,10 +7,12 @@ from tests.mutants.layers import (
     JOURNAL,
     LIVES,
     OPENING,
+    OTHER_FORMATS,
     POINTS,
     RECORDS,
     RECOVERY,
     RETENTION,
+    ROOM,
     ROT,
 )
 from tests.mutants.mutant import of_file
@@ -71,16 +73,46 @@ MUTANTS = (
     ),
     *of_file(
         "cortexd/ledger/journal.py",
-        JOURNAL,
+        (JOURNAL, ROOM),
         (
             "nothing is refused on a full disk",
-            "self._room_is_low = free < needed",
+            "self._room_is_low = self._missing_bytes > self._closed.history_bytes",
             "self._room_is_low = False",
         ),
         (
             "a disk with room again stays closed",
-            "        if self._room_is_low and self.clock.now_ms() -",
-            "        if False and self.clock.now_ms() -",
+            "        if self.clock.now_ms() - self._room_measured_ms >=",
+            "        if not self._room_is_low and self.clock.now_ms() - self._room_measured_ms >=",
+        ),
+        (
+            "a disk that somebody else fills is not looked at",
+            "        if self.clock.now_ms() - self._room_measured_ms >=",
+            "        if self._room_is_low and self.clock.now_ms() - self._room_measured_ms >=",
+        ),
+        (
+            "two segments need not fit",
+            "max(self._settings.room_bytes_min, 2 * self._settings.segment_bytes_max)",
+            "self._settings.room_bytes_min",
+        ),
+        (
+            "history stays while callers are refused",
+            "self._room_is_low = self._missing_bytes > self._closed.history_bytes",
+            "self._room_is_low = self._missing_bytes > 0",
+        ),
+        (
+            "history is room, and is never removed for it",
+            "            self._make_room(_REMOVED_AT_ROLL_MAX)\n",
+            "            pass\n",
+        ),
+        (
+            "a start on a full disk leaves its history alone",
+            "        self._make_room(_REMOVED_AT_START_MAX)\n",
+            "",
+        ),
+        (
+            "history goes for room that is there already",
+            "            self._missing_bytes -= removed.size_bytes\n",
+            "",
         ),
         (
             "a segment grows for ever",
@@ -99,8 +131,8 @@ MUTANTS = (
         ),
         (
             "the caps of the configuration are not enforced",
-            "entries: list[Entry] = [*ghosts, *rolls, *configured]",
-            "entries: list[Entry] = [*ghosts, *rolls]",
+            "entries: list[Entry] = [*ghosts, *configured]",
+            "entries: list[Entry] = [*ghosts]",
         ),
     ),
     *of_file(
@@ -183,8 +215,13 @@ MUTANTS = (
         ),
         (
             "a newer format is read as this one",
-            "        if fmt > FORMAT:",
-            "        if fmt > FORMAT + 1:",
+            "        if found.fmt != FORMAT:",
+            "        if found.fmt < FORMAT:",
+        ),
+        (
+            "an older format is read as this one",
+            "        if found.fmt != FORMAT:",
+            "        if found.fmt > FORMAT:",
         ),
         (
             "the separator is one bit from NUL",
@@ -297,7 +334,26 @@ MUTANTS = (
     ),
     *of_file(
         "cortexd/ledger/opening.py",
+        OTHER_FORMATS,
+        (
+            "a ledger of another version is damaged",
+            "    except OtherFormat as error:\n        raise foreign(file, error) from error\n",
+            "",
+        ),
+        (
+            "an old ledger is told to wait for a newer version",
+            "_OLDER if error.fmt < FORMAT else _NEWER",
+            "_NEWER",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/opening.py",
         (ROT, OPENING, FOUND),
+        (
+            "who has one segment is promised another",
+            "    hint = _OPTIONS_OF_THE_ONLY_ONE if is_only else _OPTIONS",
+            "    hint = _OPTIONS",
+        ),
         (
             "a directory with a hint and no segment begins anew",
             "        if hint is not None:\n            raise all_lost(hint, where=where)\n",
@@ -373,11 +429,37 @@ MUTANTS = (
     ),
     *of_file(
         "cortexd/ledger/retention.py",
-        RETENTION,
+        (RETENTION, ROOM),
         (
             "the predecessor of the newest segment goes",
-            "while len(numbers) < at_most and len(self._closed) > 1:",
-            "while len(numbers) < at_most and self._closed:",
+            "while len(numbers) < at_most and len(self._closed) > 1 and is_wanted(",
+            "while len(numbers) < at_most and self._closed and is_wanted(",
+        ),
+        (
+            "a turn removes as many segments as there are",
+            "while len(numbers) < at_most and len(self._closed) > 1 and is_wanted(",
+            "while len(self._closed) > 1 and is_wanted(",
+        ),
+        (
+            "history goes although it cannot make enough room",
+            "        if self.history_bytes < missing_bytes:\n"
+            "            return Removed((), 0, None)\n",
+            "",
+        ),
+        (
+            "more history goes than makes room",
+            "return self._remove_while(lambda freed_bytes: freed_bytes < missing_bytes, at_most)",
+            "return self._remove_while(lambda _: True, at_most)",
+        ),
+        (
+            "the predecessor of the newest segment is room",
+            "return self.size_bytes - self._closed[-1].size_bytes",
+            "return self.size_bytes",
+        ),
+        (
+            "a segment that cannot be removed is room",
+            "                self._is_stuck = True\n",
+            "",
         ),
         (
             "history is kept one segment too long",

@@ -102,13 +102,17 @@ def run_task(task: Task) -> Done:
 def report(
     tallies: dict[str, Counter[str]], spent: Counter[str], failures: list[str], *, seconds: float
 ) -> None:
-    """Totals for each layer, and the one figure."""
-    points = 0
+    """Totals for each layer, and the figures: crashes, and what rotted without one."""
+    points = images = 0
     for layer, tally in tallies.items():
         points += tally["points"]
+        images += tally["damaged images"]
         parts = ", ".join(f"{name} {count:,}" for name, count in tally.most_common())
         say(f"{layer:8} {spent[layer] / 1000:,.0f} CPU seconds; {parts}")
-    say(f"{points:,} crash points in {seconds:.0f} s, {len(failures)} violations")
+    say(
+        f"{points:,} crash points and {images:,} damaged images in {seconds:.0f} s, "
+        f"{len(failures)} violations"
+    )
 
 
 def say(line: str) -> None:

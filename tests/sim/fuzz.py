@@ -2,7 +2,8 @@
 
 No disk and no tasks: thousands of steps a second. The oracle is told commands and answers, never
 entries, and counts by adding up; windows have three grains, so that merging is the common case. An
-operator edits caps, owners die, and the books are written down and read back.
+operator edits caps and gives them other windows, which may know of the past what older ones
+remember; owners die, and the books are written down and read back.
 """
 
 import random
@@ -35,13 +36,10 @@ from cortexd.ledger.invariants import (
     check_history,
     check_replay,
 )
+from tests.sim.memory import BUCKETS, DAY_MS, ZONES, Memory, memory_of
 
 STEPS = 160
-BUCKETS = 3
 GRACE_MS = 40
-DAY_MS = 86_400_000
-ZONES = {"UTC": 0, "Asia/Tokyo": 9 * 3_600_000}
-"""Where civil days are counted, and how far ahead of UTC it is there, all year."""
 
 ACME, ONE, TWO = account_scope("acme"), key_scope("one"), key_scope("two")
 SCOPES = (ACME, ONE, TWO, ANONYMOUS)
@@ -86,11 +84,15 @@ class _Fuzz:
         self.wait_ms = 0
         self.caps = {cap.limit_id: cap for cap in self.choose_caps()}
         self.away: set[LimitId] = set()
+        self.memories: dict[LimitId, Memory] = {}
         self.configure()
 
-    def choose_caps(self) -> list[Cap]:
+    def windows_of(self, lengths_ms: Sequence[int]) -> list[CapWindow]:
         windows = [BALANCE, *(calendar("day", zone) for zone in ZONES)]
-        windows += [shape(ms) for ms in self.lengths_ms for shape in (rolling, fixed)]
+        return windows + [shape(ms) for ms in lengths_ms for shape in (rolling, fixed)]
+
+    def choose_caps(self) -> list[Cap]:
+        windows = self.windows_of(self.lengths_ms)
         caps: list[Cap] = []
         for scope in (ACME, ONE, TWO):
             chosen = self.random.sample(windows, self.random.choice((1, 1, 2)))
@@ -180,12 +182,14 @@ class _Fuzz:
         self.facts[number].charged = tokens
 
     def edit_caps(self) -> None:
-        """Raise, lower, take away, bring back, or turn into a shadow; never another window."""
+        """Raise, lower, take away, bring back, turn into a shadow, or give another window."""
         name = self.random.choice(sorted(self.caps))
         cap = self.caps[name]
-        match self.random.choice(("amount", "shadow", "away", "away", "all")):
+        match self.random.choice(("amount", "shadow", "away", "away", "all", *("window",) * 4)):
             case "all":
                 self.take_caps_away_and_bring_them_back()
+            case "window":
+                self.change_window(name, cap)
             case "amount":
                 amount = self.amount(cap.unit, cap.window)
                 self.caps[name] = msgspec.structs.replace(cap, hard_cap=amount)
@@ -194,6 +198,18 @@ class _Fuzz:
             case _:
                 self.away ^= {name}
         self.configure()
+
+    def change_window(self, name: LimitId, cap: Cap) -> None:
+        if cap.unit == "con":
+            return
+        window = self.random.choice(self.windows_of(LENGTHS_MS))
+        amount = self.amount(cap.unit, window)
+        changed = msgspec.structs.replace(cap, window=window, hard_cap=amount)
+        if changed.limit_id not in self.caps:
+            del self.caps[name]
+            self.away.discard(name)
+            self.caps[changed.limit_id] = changed
+            self.tally["windows changed"] += 1
 
     def take_caps_away_and_bring_them_back(self) -> None:
         self.happen(self.accounts.mark(self.now_ms))
@@ -206,6 +222,10 @@ class _Fuzz:
         caps = [cap for name, cap in self.caps.items() if name not in self.away]
         self.happen(self.accounts.configure(self.now_ms, caps))
         assert self.accounts.configure(self.now_ms, caps) == ()
+        for cap in caps:
+            if cap.limit_id not in self.memories:
+                known = self.memories.values() if self.facts else None
+                self.memories[cap.limit_id] = memory_of(cap, known, self.now_ms)
 
     def write_down_and_read_back(self) -> None:
         snapshot = self.accounts.dump()
@@ -244,18 +264,9 @@ class _Fuzz:
         else:
             charges = [(fact.end_ms, fact.charged) for fact in facts if fact.end_ms is not None]
             reserved = sum(fact.tokens for fact in facts if fact.end_ms is None)
-        length_ms = cap.window.ms
-        match cap.window.kind:
-            case "rolling":
-                tolerated_ms = length_ms + length_ms // 1024 + 1 + -(-length_ms // BUCKETS)
-                since = (self.now_ms - length_ms + 1, self.now_ms - tolerated_ms)
-            case "fixed":
-                since = (self.now_ms - self.now_ms % length_ms,) * 2
-            case "calendar":
-                since = (self.now_ms - (self.now_ms + ZONES[cap.window.time_zone]) % DAY_MS,) * 2
-            case _:
-                since = (0, 0)
-        least, most = (sum(a for at_ms, a in charges if at_ms >= begin) for begin in since)
+        surely_since_ms, perhaps_since_ms = self.memories[cap.limit_id].counts_since(self.now_ms)
+        least = sum(amount for at_ms, amount in charges if at_ms >= surely_since_ms)
+        most = sum(amount for at_ms, amount in charges if at_ms >= perhaps_since_ms)
         return reserved + least, reserved + most
 
     # What must hold

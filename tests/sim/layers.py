@@ -15,7 +15,7 @@ LAYERS: Final[dict[str, Callable[[int], Counter[str]]]] = {
     "tasks": tasks.run,
     "kills": kills.run,
 }
-"""Name -> what one seed does. Tallies count crash points (or damaged images) as "points"."""
+"""Name -> what one seed does. Tallies have crash points as "points", rot as "damaged images"."""
 
 SEEDS_AT_ONCE: Final = {
     "fuzz": 60,

@@ -1,10 +1,12 @@
 """Every disk operation of a workload is a crash point, in every way a process or a machine ends.
 
 A workload is two lives of a journal with small segments, so that crashes fall into recovery, rolls
-and snapshots too. Some disks fail or fill up on the way. After each crash the next process either
-opens the ledger, or crashes or fails while it does and leaves that to the one after it.
+and snapshots too. Some disks fail or fill up on the way, and of some the history goes for
+room. After each crash the next process either opens the ledger, or crashes or fails while it does
+and leaves that to the one after it.
 """
 
+import random
 from collections import Counter
 
 from cortexd.ledger.entries import ANONYMOUS, Granted
@@ -46,6 +48,8 @@ class _Points(Workload):
             self.disk.faults = {self.random.randrange(4, 50): self.random.choice(FAULTS)}
         elif trouble < 0.5:
             self.disk.room_bytes = self.random.randrange(6_000)
+        if random.Random(f"history for room {seed}").random() < 0.3:
+            self.disk.free = self.settings.room_bytes_min - 1  # so that each sync takes history
 
     def crash_here(self) -> None:
         """Called before each operation takes effect: end here in every way."""

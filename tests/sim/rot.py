@@ -71,7 +71,7 @@ class _Rot:
         return found.n
 
     def check(self, damage: Damage, *, with_hint: bool) -> None:
-        self.tally["points"] += 1
+        self.tally["damaged images"] += 1
         self.tally[damage.kind] += 1
         files = {**self.files, self.name: damage.data}
         least = self.durable
@@ -101,14 +101,14 @@ class _Rot:
         hint = self.files[HINT_NAME]
         for index in range(len(hint)):
             flipped = _flipped(hint, index, self.random.randrange(8))
-            self.tally["points"] += 1
+            self.tally["damaged images"] += 1
             self.tally["hint"] += 1
             assert self.opened({**self.files, HINT_NAME: flipped}) == self.durable
             assert self.opened({**self.files, HINT_NAME: hint[:index]}) == self.durable
 
     def check_lost_segment(self) -> None:
         """The newest file is gone: an older one is not the state."""
-        self.tally["points"] += 1
+        self.tally["damaged images"] += 1
         self.tally["lost segment"] += 1
         files = {name: data for name, data in self.files.items() if name != self.name}
         assert self.opened(files) is None
