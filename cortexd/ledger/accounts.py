@@ -201,7 +201,7 @@ class Accounts:
 
     def foresee(self, *, wall_ahead_ms: int) -> None:
         """How far the wall clock is ahead of ledger time: for forecasts of civil periods alone."""
-        self._limits.clock.ahead_ms = wall_ahead_ms
+        self._limits.foresee(wall_ahead_ms=wall_ahead_ms)
 
     def ghosts(self, now_ms: int, grace_ms: int) -> tuple[GhostEntry, ...]:
         """At recovery: make every reservation that a dead process left open a ghost for a grace."""

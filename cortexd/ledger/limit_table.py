@@ -30,15 +30,15 @@ from cortexd.ledger.windows import Rolling
 class LimitTable:
     """Every limit that was ever asked for. `buckets`: grains of a rolling window."""
 
-    __slots__ = ("_by_id", "_by_scope", "_calendars", "_same_periods", "buckets", "clock")
+    __slots__ = ("_by_id", "_by_scope", "_calendars", "_clock", "_same_periods", "buckets")
 
     def __init__(self, *, buckets: int) -> None:
         self.buckets = buckets
-        self.clock = CivilClock()
+        self._clock = CivilClock()
         self._by_id: dict[LimitId, Limit] = {}
         self._by_scope: dict[Scope, list[Limit]] = {}
         self._calendars: list[tuple[Limit, Calendar]] = []
-        # The wall clock times at which all civil periods are the current ones; None: to be found.
+        # The wall clock times at which all civil periods are the current ones; None: not known.
         self._same_periods: tuple[float, float] | None = None
 
     def every(self) -> tuple[Limit, ...]:
@@ -85,6 +85,12 @@ class LimitTable:
             and not limit.retired
             and (limit.hard_cap, limit.shadow) == (cap.hard_cap, cap.shadow)
         )
+
+    def foresee(self, *, wall_ahead_ms: int) -> None:
+        """Take note of how far the wall clock is ahead, and of when a civil period is due."""
+        self._clock.ahead_ms = wall_ahead_ms
+        if self._same_periods is None:
+            self._same_periods = self._find_same_periods()
 
     def rolls(self, now_ms: int, wall_ms: int) -> tuple[RollEntry, ...]:
         """Begin the civil periods that are due."""
@@ -150,7 +156,7 @@ class LimitTable:
 
     def restore(self, found: LimitBooks, reservations: Sequence[OpenReservation]) -> None:
         """Take a limit from a snapshot. `reservations`: the open ones on its scope."""
-        limit = Limit.from_books(found, self.clock, buckets=self.buckets)
+        limit = Limit.from_books(found, self._clock, buckets=self.buckets)
         limit.reserved = limit.reserved_by(reservations)
         self._add(limit)
 
@@ -161,7 +167,7 @@ class LimitTable:
         if entry.m == "calendar" and entry.e <= entry.g:
             raise IllegalEntry(f"a limit without a period: {entry}")
         window = begun(
-            entry, self.clock, spent_ever=spent_ever, charges=remembered, buckets=self.buckets
+            entry, self._clock, spent_ever=spent_ever, charges=remembered, buckets=self.buckets
         )
         limit = Limit(entry.s, entry.c, window, entry.u)
         if limit.limit_id != entry.l:

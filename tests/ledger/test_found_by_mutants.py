@@ -168,3 +168,14 @@ async def test_a_disk_that_hangs_cannot_hold_up_the_end_of_the_process() -> None
         [thread] = [each for each in threading.enumerate() if each.name == "ledger-sync"]
         assert thread.daemon
     thread.join(timeout=10)
+
+
+def test_a_day_that_the_clock_has_left_ends_also_beside_a_month_that_it_has_not() -> None:
+    now_ms = 1_700_000_000_000  # late in the evening of a day in the middle of a month
+    accounts = Accounts()
+    caps = [Cap(KEY, 100, calendar(period, "UTC")) for period in ("day", "month")]
+    for entry in accounts.configure(now_ms, caps, wall_ms=now_ms):
+        accounts.apply(entry)
+    assert accounts.roll(now_ms, now_ms) == ()
+    rolls = accounts.roll(now_ms, now_ms - 86_400_000)
+    assert [entry.l for entry in rolls] == [caps[0].limit_id]

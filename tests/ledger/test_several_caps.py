@@ -310,6 +310,8 @@ def test_two_thousand_civil_caps_begin_anew_with_one_look_at_the_calendar(
     for roll in rolls:
         accounts.apply(roll)
     assert (len(rolls), len(looks)) == (2_000, 1)
+    accounts.foresee(wall_ahead_ms=0)
+    monkeypatch.setattr(accounts._limits, "_calendars", None)  # nothing is looked through again
     assert accounts.roll(NOON_MS + DAY_MS, NOON_MS + DAY_MS) == ()
 
 

@@ -250,7 +250,7 @@ MUTANTS = (
     ),
     *of_file(
         "cortexd/ledger/limit_table.py",
-        (FUZZ, SEVERAL, ACCOUNTS),
+        (FUZZ, SEVERAL, ACCOUNTS, FOUND),
         (
             "a new cap ignores open reservations",
             "            limit.reserved = limit.reserved_by(reservations)\n            self",
