@@ -132,6 +132,13 @@ def first_world(requests: int, time_steps: int) -> World:
     )
 
 
+def explore_all(requests: int, time_steps: int) -> Explored:
+    """Walk everything that can happen to so many requests, with so many steps of time."""
+    explored = Explored()
+    explored.worlds = explore(first_world(requests, time_steps), explored)
+    return explored
+
+
 def explore(world: World, explored: Explored, known: dict[World, int] | None = None) -> int:
     """Walk everything that can follow; how many complete histories that is.
 

@@ -68,7 +68,7 @@ async def test_a_streamed_answer_costs_what_the_engine_counted(
             assert answer.status_code == 200, answer.text
             assert answer.text.endswith("data: [DONE]\n\n")
             chunks = events(answer.text)
-            assert text_of(chunks).strip()
+            assert chunks, "whether it says anything before it stops is up to the dice"
             assert charged == counted.tokens
             reported = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
             totals = [usage["total_tokens"] for usage in reported]  # type: ignore[index]
