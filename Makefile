@@ -11,7 +11,7 @@ SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help demo test check style types coverage build compare smoke bench sim torture mutants lock clean
+.PHONY: help demo test check style types coverage build deb compare smoke bench sim torture mutants lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test      all tests'
 	@echo 'make check     what CI checks: style, types, tests with coverage, a reproducible build'
 	@echo 'make build     dist/cortexd.pyz, everything in one file'
+	@echo 'make deb       dist/cortexd_VERSION_amd64.deb, that file as a Debian package'
 	@echo 'make smoke     start that file and send a request through it'
 	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
 	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
@@ -49,10 +50,15 @@ coverage: $(READY) $(SDKS) $(WHEELS)
 build: $(WHEELS)
 	$(PY) packaging/build_zipapp.py
 
+deb: build
+	$(PY) packaging/build_deb.py
+
 # Two processes, two hash seeds: what could differ between two builds does.
-compare: build
+compare: deb
 	PYTHONHASHSEED=1 $(PY) packaging/build_zipapp.py --out build/second/cortexd.pyz
 	cmp dist/cortexd.pyz build/second/cortexd.pyz
+	PYTHONHASHSEED=1 $(PY) packaging/build_deb.py --pyz build/second/cortexd.pyz --out build/second
+	for deb in build/second/*.deb; do cmp "$$deb" "dist/$${deb##*/}" || exit 1; done
 	@echo 'two builds are equal'
 
 smoke: build
