@@ -185,6 +185,8 @@ class _Connection(TCPServer):
         self._patience_seconds = server.limits.head_seconds
         self._broken_off = False
         self._client_is_gone = False
+        self._at_work = trio.Lock()
+        self._leaves = False
 
     def break_off(self) -> None:
         """End a send that is under way, and all later ones at once."""
@@ -269,7 +271,10 @@ class _Connection(TCPServer):
             if self._waiting_for_head and self._patience_seconds != head_seconds:
                 self._patience_seconds = head_seconds
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
-            await self.protocol.handle(RawData(data))
+            async with self._at_work:
+                if self._leaves:
+                    return
+                await self.protocol.handle(RawData(data))
 
     async def wait_for_window(self) -> None:
         """Wait until no stream of an HTTP/2 connection holds more than a little unsent data."""
@@ -287,6 +292,10 @@ class _Connection(TCPServer):
     async def _idle_timeout(self) -> None:
         with trio.move_on_after(self._patience_seconds):
             await self.context.terminated.wait()
+        # A request that begins in this very moment ends this task here, as the connection is not
+        # idle any more. None can begin from here on, since nobody would hear its answer.
+        async with self._at_work:
+            self._leaves = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
             await self._initiate_server_close()
 

@@ -25,6 +25,7 @@ LIMITS = ServerLimits(
     idle_seconds=5,
     send_stall_seconds=0.5,
 )
+RACES, CLIENTS = 20, 20
 REQUEST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"
 
 
@@ -33,6 +34,7 @@ class Server:
 
     def __init__(self) -> None:
         self.contained = 0
+        self.begun, self.first_began = 0, trio.Event()
         self.floods_ended = trio.Event()
         self.silence_began, self.silence_ended = trio.Event(), trio.Event()
         self.closing = Closing(grace_seconds=0.5)
@@ -40,6 +42,8 @@ class Server:
 
     async def app(self, scope: Message, receive: Receive, send: Send) -> None:
         """Read the body, then answer."""
+        self.begun += 1
+        self.first_began.set()
         while (await receive()).get("more_body"):
             pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -69,6 +73,11 @@ class Server:
     def count(self) -> None:
         """Count a contained connection."""
         self.contained += 1
+
+    async def stop_when_asked_something(self) -> None:
+        """Drain in the middle of what comes."""
+        await self.first_began.wait()
+        self.closing.drain.set()
 
     async def connect(self) -> trio.SocketStream:
         """A bare connection to the server."""
@@ -212,6 +221,25 @@ async def test_hurry_ends_running_requests_at_once() -> None:
             server.closing.hurry.set()
             with trio.fail_after(10):
                 await server.floods_ended.wait()
+
+
+async def test_a_request_that_comes_while_the_server_stops_is_answered_or_not_begun() -> None:
+    """One that was begun without anybody to hear its answer would be charged for nothing."""
+    for _ in range(RACES):
+        async with running() as server, trio.open_nursery() as nursery:
+            clients = [await server.connect() for _ in range(CLIENTS)]
+            nursery.start_soon(server.stop_when_asked_something)
+            heard = 0
+            for client in clients:
+                await client.send_all(REQUEST + b"\r\nhi")
+            for client in clients:
+                async with client:
+                    answer = b""
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        while data := await client.receive_some():
+                            answer += data
+                    heard += b"hello" in answer
+        assert heard == server.begun
 
 
 async def test_a_head_that_dribbles_in_is_cut_off() -> None:
