@@ -182,9 +182,12 @@ def folders_of(paths: Iterable[str]) -> Iterator[str]:
 
 
 def archive(files: Mapping[str, Installed]) -> bytes:
-    """A compressed tar of the files, all of them root's."""
+    """A compressed tar of the files, all of them root's.
+
+    Most of it is the program, which is compressed already: trying harder gains nothing.
+    """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.GNU_FORMAT) as opened:
+    with tarfile.open(fileobj=packed, mode="w:xz", preset=0, format=tarfile.GNU_FORMAT) as opened:
         for folder in ("", *folders_of(files)):
             info = entry(f"./{folder}", 0o755)
             info.type = tarfile.DIRTYPE
