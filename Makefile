@@ -11,7 +11,7 @@ SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help demo test check style types coverage build deb compare smoke bench sim torture mutants lock clean
+.PHONY: help ready demo test check style types coverage build deb compare smoke boot bench sim torture mutants lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,12 +21,16 @@ help:
 	@echo 'make build     dist/cortexd.pyz, everything in one file'
 	@echo 'make deb       dist/cortexd_VERSION_amd64.deb, that file as a Debian package'
 	@echo 'make smoke     start that file and send a request through it'
+	@echo 'make boot      boot a systemd of its own, and try the package on it; needs root'
 	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
 	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
 	@echo 'make mutants   break the ledger on purpose, one way after the other: tests must notice each'
 	@echo 'make torture   kill, stop and starve the daemon for ROUNDS=500, and check its books'
+	@echo 'make ready     fetch what all of these need, and do nothing with it'
 	@echo 'make lock      renew the lock files from pyproject.toml'
 	@echo 'make clean     remove everything that make made'
+
+ready: $(READY) $(SDKS) $(WHEELS)
 
 demo: $(RUN_TIME)
 	$(PY) -m cortexd demo $(ARGS)
@@ -63,6 +67,9 @@ compare: deb
 
 smoke: build
 	$(PY) packaging/smoke.py dist/cortexd.pyz
+
+boot: $(READY) $(WHEELS)
+	$(PY) -m pytest tests/installed $(ARGS)
 
 bench: $(READY)
 	$(PY) -m tests.bench $(ARGS)

@@ -1,0 +1,178 @@
+"""cortexd as a service of a real systemd: killed, hung, restarted under load, misconfigured."""
+
+import json
+
+import pytest
+
+from tests.installed import knocking
+from tests.installed.machine import ROOT
+from tests.installed.site import CONFIG, CONFIG_FILE, KEY, MODEL, Site
+from tests.test_service import directives
+
+pytestmark = pytest.mark.slow
+
+RESTARTS = 3
+UNIT = dict(directives(ROOT / "cortexd.service"))
+
+
+def test_starting_returns_once_requests_are_answered(site: Site) -> None:
+    site.machine.run("systemctl", "restart", "cortexd")
+    assert site.ask() > 0
+    assert site.machine.shows("cortexd", "StatusText") == "serving 1 neurons"
+
+
+def test_what_was_spent_is_still_spent_after_kill_9(site: Site) -> None:
+    site.ask()
+    before, restarts = site.spent(), restarts_of(site)
+    site.machine.run("systemctl", "kill", "--signal=KILL", "cortexd")
+    site.machine.wait_until("cortexd", "NRestarts", str(restarts + 1))
+    site.machine.wait_until("cortexd", "ActiveState", "active")
+    assert site.spent() == before > 0
+    assert site.ask() == site.spent() - before
+
+
+def restarts_of(site: Site) -> int:
+    """How often systemd has restarted it by itself since it was last told to."""
+    return int(site.machine.shows("cortexd", "NRestarts"))
+
+
+def test_a_daemon_that_hangs_is_killed_and_restarted(site: Site) -> None:
+    site.drop_in("hurry", "[Service]\nWatchdogSec=2\n")
+    site.machine.run("systemctl", "restart", "cortexd")
+    before = site.spent()
+    site.machine.run("systemctl", "kill", "--signal=STOP", "cortexd")
+    site.machine.wait_until("cortexd", "NRestarts", "1")
+    site.machine.wait_until("cortexd", "ActiveState", "active")
+    assert "Watchdog timeout" in site.machine.journal("cortexd")
+    assert site.spent() == before
+    site.without_drop_ins()
+
+
+def test_a_broken_configuration_ends_it_once_and_says_what_is_wrong(site: Site) -> None:
+    site.configure(CONFIG.replace("hard_cap", "hard_hat"))
+    assert site.machine.try_to("systemctl", "restart", "cortexd").returncode == 1
+    assert site.machine.shows("cortexd", "ActiveState") == "failed"
+    assert site.machine.shows("cortexd", "ExecMainStatus") == "2"
+    assert site.machine.shows("cortexd", "NRestarts") == "0"
+    assert f"{CONFIG_FILE}:5: entitlements.keys[0].hard_hat" in site.machine.journal("cortexd")
+    site.configure()
+    site.machine.run("systemctl", "start", "cortexd")
+    assert site.ask() > 0
+
+
+def test_no_connection_is_refused_while_it_restarts_under_load(site: Site) -> None:
+    """systemd holds the ports: whoever comes in between waits in the queue.
+
+    What may happen is that a drain sends somebody away unheard (RemoteDisconnected), once per
+    client and restart at most; that costs nothing.
+    """
+    site.machine.run("systemctl", "stop", "cortexd")
+    site.machine.run("systemctl", "enable", "--now", "cortexd.socket", "cortexd.service")
+    before, own = site.spent(), 0
+    script = str(ROOT / "tests/installed/knocking.py")
+    with site.machine.start("python3", script, "127.0.0.1", "31313", KEY, MODEL) as clients:
+        assert clients.stdout is not None
+        assert clients.stdout.readline() == "knocking\n"
+        pids = {site.pid}
+        for _ in range(RESTARTS):
+            site.machine.run("systemctl", "restart", "cortexd")
+            pids.add(site.pid)
+            own += site.ask()
+        told, _ = clients.communicate("")
+    seen = json.loads(told)
+    assert len(pids) == 1 + RESTARTS
+    assert seen.keys() <= {"answered", "tokens", "RemoteDisconnected"}, seen
+    assert seen.get("RemoteDisconnected", 0) <= knocking.THREADS * RESTARTS
+    assert seen["answered"] > 50
+    assert site.spent() == before + own + seen["tokens"]
+    site.machine.run("systemctl", "disable", "--now", "cortexd.socket")
+    site.machine.run("systemctl", "restart", "cortexd")
+
+
+def test_a_connection_starts_it_when_systemd_holds_the_ports(site: Site) -> None:
+    site.machine.run("systemctl", "stop", "cortexd")
+    site.machine.run("systemctl", "start", "cortexd.socket")
+    assert site.machine.shows("cortexd", "ActiveState") == "inactive"
+    assert site.ask() > 0
+    site.machine.run("systemctl", "stop", "cortexd.socket", "cortexd.service")
+    site.machine.run("systemctl", "start", "cortexd")
+
+
+def test_secrets_reach_the_daemon_that_it_cannot_read_itself(site: Site) -> None:
+    """The example of a drop-in, as it is installed; check-config finds the secrets as well."""
+    machine = site.machine
+    for name, secret in (("beast.key", "sk-neuron"), ("alice.key", "sk-kept")):
+        machine.write(f"/etc/cortexd/{name}", f"{secret}\n")
+        machine.run("chmod", "600", f"/etc/cortexd/{name}")
+    keyed = CONFIG.replace(KEY, "{file: alice.key}")
+    site.configure(keyed.replace('13131"', '13131", api_key: {file: beast.key}'))
+    machine.run("cortexd", "check-config", CONFIG_FILE)
+    example = "/usr/share/doc/cortexd/examples/credentials.conf"
+    machine.run("install", "-D", "-t", "/run/systemd/system/cortexd.service.d", example)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "cortexd")
+    assert site.ask("sk-kept") > 0
+    denied = machine.try_to("runuser", "-u", "cortexd", "--", "cat", "/etc/cortexd/alice.key")
+    assert "Permission denied" in denied.stderr
+    site.configure()
+    site.without_drop_ins()
+
+
+def test_a_reload_is_obeyed_or_refused_and_ends_nothing(site: Site) -> None:
+    """Refused as long as the unit has no ExecReload=, in place of a signal that would end it."""
+    pid = site.pid
+    reloaded = site.machine.try_to("systemctl", "reload", "cortexd")
+    assert (reloaded.returncode == 0) == ("ExecReload" in UNIT)
+    assert site.pid == pid
+    assert site.ask() > 0
+
+
+def test_the_running_daemon_has_no_privilege_left(site: Site) -> None:
+    status = dict(
+        line.split(":\t", 1)
+        for line in site.machine.run("cat", f"/proc/{site.pid}/status").splitlines()
+        if ":\t" in line
+    )
+    assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 0
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    number = site.machine.run("id", "-u", "cortexd").strip()
+    assert status["Uid"].split() == [number] * 4
+
+
+def test_systemd_finds_no_fault_with_the_installed_units(site: Site) -> None:
+    units = ("cortexd.service", "cortexd.socket")
+    verified = site.machine.try_to("systemd-analyze", "verify", "--man=no", *units)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    site.machine.run("systemd-analyze", "security", "--threshold=15", "cortexd.service")
+
+
+def test_state_and_admin_folder_are_closed_to_others(site: Site) -> None:
+    asked = ("stat", "--format=%a %U %G", "/var/lib/cortexd", "/run/cortexd", "/etc/cortexd")
+    assert site.machine.run(*asked).splitlines() == [
+        "700 cortexd cortexd",
+        "700 cortexd cortexd",
+        "750 root cortexd",
+    ]
+
+
+def test_the_sandbox_allows_what_the_daemon_needs_and_nothing_else(site: Site) -> None:
+    """A script in the daemon's place, under the same directives."""
+    machine = site.machine
+    machine.write("/etc/cortexd/roots.key", "sk-secret")
+    machine.run("chmod", "600", "/etc/cortexd/roots.key")
+    machine.run("systemctl", "stop", "cortexd")
+    script = (ROOT / "tests/installed/sandboxed.py").read_text()
+    machine.write("/usr/local/lib/sandboxed.py", script)
+    command = "/usr/bin/python3 -I /usr/local/lib/sandboxed.py"
+    site.drop_in("try", f"[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart={command}\n")
+    machine.run("systemctl", "start", "cortexd")
+    said = next(line for line in machine.journal("cortexd").splitlines() if line.startswith("{"))
+    site.without_drop_ins()
+    allowed = {what for what, possible in json.loads(said).items() if possible}
+    assert allowed == {
+        "broadcast",
+        "connect over IPv4",
+        "connect over IPv6",
+        "write state",
+        "write the admin socket's folder",
+    }
