@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import build_deb
+import build_zipapp
 import command_line
 import completions
 import pytest
@@ -57,7 +58,9 @@ def test_dpkg_reads_what_the_package_is(built: Path) -> None:
     assert (fields["Package"], fields["Version"]) == ("cortexd", "1.2~dev3")
     assert fields["Architecture"] == "amd64"
     assert int(fields["Installed-Size"]) > 100
-    assert "python3 (<< 3.15~)" in fields["Depends"]
+    newest = int(build_zipapp.PYTHONS[-1][1:])
+    oldest = int(build_zipapp.PYTHONS[0][1:])
+    assert f"python3 (>= 3.{oldest}), python3 (<< 3.{newest + 1}~)" in fields["Depends"]
 
 
 @needs_dpkg
