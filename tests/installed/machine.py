@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("machine.sh")
 SYSTEMD = Path("/lib/systemd/systemd")
 #: What the package depends on: the machine has no network to get it from.
 DEPENDED_ON = ("python3", "systemd", "init-system-helpers")
@@ -36,16 +37,17 @@ def why_not() -> str | None:
             return f"there is no {program}"
     if not SYSTEMD.exists():
         return "there is no systemd: apt install systemd"
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
-        return "the kernel has no overlay file system"
     for package in DEPENDED_ON:
         asked = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
         if subprocess.run(asked, capture_output=True, text=True).stdout != "installed":
             return f"Debian's {package} is not installed"
-    if cgroups() is None:
-        return "no cgroup2 is mounted"
-    tried = subprocess.run(["unshare", *NAMESPACES, "--fork", "true"], capture_output=True)
-    return None if tried.returncode == 0 else f"no namespaces: {tried.stderr.decode().strip()}"
+    hierarchy = cgroups()
+    if hierarchy is None or os.statvfs(hierarchy).f_flag & os.ST_RDONLY:
+        return "no cgroup2 is mounted, or only for reading"
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["unshare", *NAMESPACES, "--fork", str(SCRIPT), "try", folder]
+        tried = subprocess.run(command, capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"no namespaces for us: {tried.stderr.strip()}"
 
 
 def cgroups() -> Path | None:
@@ -126,7 +128,7 @@ def booted(*shared: Path) -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="machine-"))
     pythons = (Path(sys.prefix), Path(sys.base_prefix))
     inside = [path for path in (ROOT, *pythons, *shared) if not path.is_relative_to("/usr")]
-    script = [str(Path(__file__).with_name("machine.sh")), str(folder), *map(str, inside)]
+    script = [str(SCRIPT), "boot", str(folder), *map(str, inside)]
     # The shell goes into the group first, so that this is all the cgroups that the machine sees.
     join = 'echo $$ > "$0/cgroup.procs" && exec unshare "$@"'
     command = ["sh", "-c", join, str(group), *NAMESPACES, "--fork", "--kill-child", *script]

@@ -1,11 +1,12 @@
 #!/bin/bash
 # Becomes process 1 of a machine of its own: systemd, over the host's own files, none of which it can
-# change. Run by machine.py in fresh namespaces: machine.sh FOLDER [SHARED...]
-# FOLDER is an empty one to work in; each SHARED folder is there at the same path, for reading.
+# change. Run by machine.py in fresh namespaces: machine.sh boot|try FOLDER [SHARED...]
+# FOLDER is an empty one to work in; each SHARED folder is there at the same path, for reading. `try`
+# ends where systemd would begin.
 set -euo pipefail
 
-folder=$1 root=$1/root
-shift
+what=$1 folder=$2 root=$2/root
+shift 2
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 machine "$folder"
@@ -34,6 +35,8 @@ for shared in "$@"; do
   mkdir -p "$root$shared"
   mount --rbind -o ro "$shared" "$root$shared"
 done
+
+[[ $what == boot ]] || exit 0
 
 # None of the host's own services, and no ban on starting one.
 rm -rf "$root"/etc/systemd/system/* "$root"/usr/lib/systemd/system/multi-user.target.wants/*
