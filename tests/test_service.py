@@ -78,11 +78,6 @@ def test_the_ledger_keeps_its_owner_and_its_clock() -> None:
     assert "ProcSubset" not in unit
 
 
-def test_only_the_daemon_and_root_get_at_the_admin_socket() -> None:
-    unit = dict(directives(SERVICE))
-    assert (unit["RuntimeDirectory"], unit["RuntimeDirectoryMode"]) == ("cortexd", "0700")
-
-
 def test_the_network_is_open_in_both_directions() -> None:
     """Clients, neurons, and the broadcasts that wake one: nothing of it may be denied."""
     unit = directives(SERVICE)

@@ -146,11 +146,11 @@ def test_systemd_finds_no_fault_with_the_installed_units(site: Site) -> None:
     site.machine.run("systemd-analyze", "security", "--threshold=15", "cortexd.service")
 
 
-def test_state_and_admin_folder_are_closed_to_others(site: Site) -> None:
+def test_others_can_neither_read_state_and_configuration_nor_write_anywhere(site: Site) -> None:
     asked = ("stat", "--format=%a %U %G", "/var/lib/cortexd", "/run/cortexd", "/etc/cortexd")
     assert site.machine.run(*asked).splitlines() == [
         "700 cortexd cortexd",
-        "700 cortexd cortexd",
+        "755 cortexd cortexd",
         "750 root cortexd",
     ]
 
