@@ -62,9 +62,9 @@ class Zsh:
         unset zle_bracketed_paste
         fpath=($ZDOTDIR $fpath)
         autoload -Uz compinit && compinit -D -u
-        tell-done() { zle -I; print done-here }
-        zle -N tell-done
-        bindkey '^]' tell-done
+        tell-choices() { zle list-choices; zle -R; zle -I; BUFFER=; print done-here }
+        zle -N tell-choices
+        bindkey '^]' tell-choices
         """
 
     def __init__(self, folder: Path) -> None:
@@ -74,15 +74,15 @@ class Zsh:
         if self.pid == 0:
             os.chdir(folder)
             os.execvpe("zsh", ["zsh", "-d", "-i"], environment)
-        self._type("\x1d")  # tells, once it reads keys, that it does
+        self._type(" ")  # it tells, once it reads keys, that it does
 
     def complete(self, line: str) -> list[str]:
         """All words that the terminal shows when the list of completions is asked for."""
-        shown = self._type(f"{line}\x04\x15\x1d")  # list-choices, kill-whole-line, tell-done
-        return shown.replace(line.strip(), "").split()
+        return self._type(line).replace(line.strip(), "").split()
 
-    def _type(self, keys: str) -> str:
-        os.write(self.terminal, keys.encode())
+    def _type(self, line: str) -> str:
+        """One key does it all: what is typed ahead keeps zsh from showing anything in between."""
+        os.write(self.terminal, line.encode() + b"\x1d")
         shown = b""
         while b"done-here" not in shown:
             ready, _, _ = select.select([self.terminal], [], [], PATIENCE_SECONDS)
