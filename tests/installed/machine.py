@@ -21,7 +21,9 @@ SCRIPT = Path(__file__).with_name("machine.sh")
 SYSTEMD = Path("/lib/systemd/systemd")
 #: What the package depends on: the machine has no network to get it from.
 DEPENDED_ON = ("python3", "systemd", "init-system-helpers")
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
+#: How everything that this process makes on the host for a machine begins.
+PREFIX = f"machine-{os.getpid()}-"
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/")
 #: SIGRTMIN+4 is systemd's word for poweroff.target.
@@ -64,6 +66,7 @@ class Machine:
         root = f"/proc/{leader}/root"
         spaces = ("-m", "-u", "-i", "-n", "-p", "-C", f"--root={root}", f"--wd={root}")
         self._enter = ("nsenter", "-t", str(leader), *spaces, "env", "-i", *ENVIRONMENT)
+        self._started: list[subprocess.Popen[str]] = []
 
     def try_to(
         self, *command: str, seconds: float = PATIENCE_SECONDS
@@ -86,7 +89,19 @@ class Machine:
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command that goes on, its standard input and output in our hands."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([*self._enter, *command], stdin=pipe, stdout=pipe, text=True)
+        started = subprocess.Popen([*self._enter, *command], stdin=pipe, stdout=pipe, text=True)
+        self._started.append(started)
+        return started
+
+    def let_go(self) -> None:
+        """End our side of what was started and still runs; the machine ends the other side.
+
+        A machine that is switched off first stops all it has, which stops our side too, and then
+        waits for an end of theirs that nobody sees.
+        """
+        for started in self._started:
+            started.kill()
+            started.wait()
 
     def write(self, path: str, text: str) -> None:
         """Put a file there, with the folders above it."""
@@ -124,8 +139,8 @@ def booted(*shared: Path) -> Iterator[Machine]:
     """
     hierarchy = cgroups()
     assert hierarchy is not None, "ask why_not first"
-    group = Path(tempfile.mkdtemp(prefix="machine-", dir=hierarchy))
-    folder = Path(tempfile.mkdtemp(prefix="machine-"))
+    group = Path(tempfile.mkdtemp(prefix=PREFIX, dir=hierarchy))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     pythons = (Path(sys.prefix), Path(sys.base_prefix))
     inside = [path for path in (ROOT, *pythons, *shared) if not path.is_relative_to("/usr")]
     script = [str(SCRIPT), "boot", str(folder), *map(str, inside)]
@@ -139,6 +154,7 @@ def booted(*shared: Path) -> Iterator[Machine]:
             machine = Machine(leader)
             wait_for_boot(machine, log.name)
             yield machine
+            machine.let_go()
             os.kill(leader, POWER_OFF)
             process.wait(PATIENCE_SECONDS)
         finally:
@@ -169,10 +185,16 @@ def wait_for_boot(machine: Machine, log: str) -> None:
 
 
 def clean_up(group: Path, folder: Path) -> None:
-    """Remove what a machine that is off has left: its cgroups, and an empty folder."""
-    for path in sorted(group.rglob("*"), reverse=True):
-        if path.is_dir():
-            path.rmdir()
-    group.rmdir()
+    """Remove what a machine that is off has left: its cgroups, and an empty folder.
+
+    Those of a machine that was killed are busy until the kernel has buried its processes.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    inner = (path for path in sorted(group.rglob("*"), reverse=True) if path.is_dir())
+    for path in (*inner, group):
+        while path.exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            assert time.monotonic() < deadline, f"{path} is still busy"
     folder.rmdir()
     folder.with_suffix(".log").unlink()
