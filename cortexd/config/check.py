@@ -18,8 +18,8 @@ from cortexd.config.addresses import (
 )
 from cortexd.config.problems import Problem as Problem
 from cortexd.config.problems import Report, join
+from cortexd.config.ranges import TOKENS_LIMIT
 from cortexd.config.schema import (
-    TOKENS_LIMIT,
     Account,
     BalanceWindow,
     CalendarWindow,
