@@ -126,6 +126,7 @@ SECTIONS: Mapping[type, str] = {
     schema.Tls: "gateway.tls",
     schema.Neuron: "neurons",
     schema.Polling: "polling",
+    schema.Waiting: "waiting",
     schema.Entitlements: "entitlements",
     schema.Account: "entitlements.accounts",
     schema.Key: "entitlements.keys",
@@ -253,12 +254,17 @@ def test_a_variable_is_named_as_the_manual_says(tmp_path: Path) -> None:
     file = tmp_path / "cortexd.yaml"
     file.write_text("{}")
     environment = {"CORTEXD_LEDGER__DIRECTORY": str(tmp_path / "ledger")}
-    for room, struct in (("gateway", schema.Gateway), ("polling", schema.Polling)):
+    for room, struct in (
+        ("gateway", schema.Gateway),
+        ("polling", schema.Polling),
+        ("waiting", schema.Waiting),
+    ):
         for field in msgspec.structs.fields(struct):
             if isinstance(field.default, int | str):
                 environment[f"CORTEXD_{room}__{field.name}".upper()] = str(field.default)
     assert len(environment) > 15
-    assert load(file, environment, {}).config.gateway == schema.Gateway()
+    config = load(file, environment, {}).config
+    assert (config.gateway, config.waiting) == (schema.Gateway(), schema.Waiting())
 
 
 @pytest.mark.parametrize(

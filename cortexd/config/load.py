@@ -31,6 +31,7 @@ from cortexd.config.problems import render as render
 from cortexd.config.schema import CalendarWindow, Catalogue, Config, Entitlements, Key, Tls
 
 LEDGER_DIRECTORY: Final = "cortexd-ledger"
+ADMIN_SOCKET: Final = "admin.sock"
 
 
 class Loaded(Struct, frozen=True):
@@ -57,8 +58,8 @@ def load(
 ) -> Loaded:
     """Reads the configuration at `path` and the catalogue it names.
 
-    `environment` is the process's (CORTEXD_..., CREDENTIALS_DIRECTORY, STATE_DIRECTORY); `flags`
-    maps paths (`gateway.listen`) to what the command line says. Raises ConfigProblems.
+    `environment` is the process's (CORTEXD_... and systemd's directories); `flags` maps paths
+    (`gateway.listen`) to what the command line says. Raises ConfigProblems.
     """
     file = os.path.abspath(path)
     report = Report(os.fspath(path))
@@ -85,9 +86,19 @@ def load(
 
 def default_ledger_directory(environment: Mapping[str, str]) -> str:
     """Where the ledger is if nobody says it: in systemd's state directory, or else right here."""
-    # systemd lists several state directories with colons: the first one is ours.
-    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    state = _first(environment.get("STATE_DIRECTORY"))
     return os.path.abspath(os.path.join(state, "ledger") if state else LEDGER_DIRECTORY)
+
+
+def default_admin_socket(environment: Mapping[str, str]) -> str | None:
+    """Where the admin socket is if nobody says it: in systemd's run-time directory, or nowhere."""
+    directory = _first(environment.get("RUNTIME_DIRECTORY"))
+    return os.path.abspath(os.path.join(directory, ADMIN_SOCKET)) if directory else None
+
+
+def _first(directories: str | None) -> str:
+    """systemd lists several directories of a kind with colons: the first one is ours."""
+    return (directories or "").split(":")[0]
 
 
 def _read(file: str, report: Report) -> object:
@@ -117,7 +128,7 @@ def _catalogue(
 
 
 def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> Config:
-    """Every path absolute: as seen from the configuration's folder; the ledger's has a default."""
+    """Every path absolute: as seen from the configuration's folder. Two have a default."""
 
     def absolute(path: str) -> str:
         return os.path.normpath(os.path.join(folder, path))
@@ -127,12 +138,15 @@ def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> 
         pair = (path and absolute(path) for path in (tls.certificate, tls.private_key))
         tls = Tls(*pair)
     models = config.models_config
-    directory = config.ledger.directory
+    directory, admin_socket = config.ledger.directory, config.gateway.admin_socket
     if directory is None:
         directory = default_ledger_directory(environment)
+    if admin_socket is None:
+        admin_socket = default_admin_socket(environment)
+    admin_socket = admin_socket and absolute(admin_socket)
     return msgspec.structs.replace(
         config,
-        gateway=msgspec.structs.replace(config.gateway, tls=tls),
+        gateway=msgspec.structs.replace(config.gateway, tls=tls, admin_socket=admin_socket),
         models_config=models and absolute(models),
         ledger=msgspec.structs.replace(config.ledger, directory=absolute(directory)),
     )
@@ -165,7 +179,11 @@ def _finished(config: Config) -> Config:
     """The checked configuration with its defaults filled in and its keys hashed."""
     entitlements = config.entitlements
     neurons = tuple(
-        msgspec.structs.replace(neuron, endpoint=parse_endpoint(neuron.endpoint))
+        msgspec.structs.replace(
+            neuron,
+            endpoint=parse_endpoint(neuron.endpoint),
+            mac=neuron.mac and neuron.mac.lower().replace("-", ":"),
+        )
         for neuron in config.neurons
     )
     asked = entitlements.require_auth

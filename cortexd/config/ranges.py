@@ -56,6 +56,11 @@ WindowSeconds = (
     Annotated[int, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
     | Annotated[float, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
 )
+_WEIGHT = "a number above 0, up to 1000"
+Weight = (
+    Annotated[int, Meta(gt=0, le=1_000, description=_WEIGHT)]
+    | Annotated[float, Meta(gt=0, le=1_000, description=_WEIGHT)]
+)
 _PRICE = "a number of USD per million tokens, from 0 to 1000000"
 Price = (
     Annotated[int, Meta(ge=0, le=1_000_000, description=_PRICE)]
@@ -88,5 +93,20 @@ TimeZone = Annotated[
 ]
 FieldName = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z", description="the name of a field of the body")
+]
+HardwareAddress = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})\Z",
+        description='a hardware address in quotes, as in "52:54:00:12:34:56"',
+    ),
+]
+SocketPath = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(?!unix:).",
+        max_length=4_096,
+        description="the path of a socket, without unix: in front",
+    ),
 ]
 Text = Annotated[str, Meta(min_length=1, max_length=4_096, description="a text that is not empty")]

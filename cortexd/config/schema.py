@@ -19,6 +19,7 @@ from cortexd.config.ranges import (
     CountOrOff,
     DaysOrOff,
     FieldName,
+    HardwareAddress,
     Megabytes,
     ModelName,
     Name,
@@ -29,9 +30,11 @@ from cortexd.config.ranges import (
     Seconds,
     SecondsOrOff,
     Sha256,
+    SocketPath,
     Text,
     TimeZone,
     Tokens,
+    Weight,
     WindowSeconds,
 )
 
@@ -81,10 +84,14 @@ class Tls(_Strict, frozen=True):
 
 
 class Gateway(_Strict, frozen=True):
-    """The two listeners, and what one client may take of memory, connections and patience."""
+    """The listeners, and what one client may take of memory, connections and patience.
+
+    After loading, `admin_socket` is an absolute path, or None where there shall be none.
+    """
 
     listen: Text = "127.0.0.1:31313"
     metrics_listen: Text = "127.0.0.1:31314"
+    admin_socket: SocketPath | None = None
     tls: Tls | None = None
     body_bytes_max: Bytes = 33_554_432
     bodies_bytes_max: Bytes = 268_435_456  # of all requests in memory together
@@ -102,21 +109,34 @@ class Gateway(_Strict, frozen=True):
 
 
 class Eviction(_Strict, frozen=True):
-    """Who makes room for whom when a model has to be loaded."""
+    """Who makes room for whom when a model has to be loaded.
+
+    `drain_seconds`: so long the requests of a model may go on once it has to leave.
+    """
 
     strategy: Literal["lru", "priority"] = "lru"
     defrag_after_cycles: CountOrOff = 0
     min_residency_seconds: SecondsOrOff = 60
     max_swap_wait_seconds: SecondsOrOff = 30
+    drain_seconds: SecondsOrOff = 15
 
 
 class Neuron(_Strict, frozen=True):
-    """One server that runs models. After loading, `endpoint` has no trailing slash."""
+    """One server that runs models.
+
+    `max_in_flight`: requests of one model that it is given at once; None: what it reports, and
+    where it reports nothing, any number. `mac` and `wake_broadcast`: how a machine that sleeps is
+    woken, by a magic packet to that address. After loading, `endpoint` has no trailing slash, and
+    `mac` is in lower case with colons.
+    """
 
     name: Name
     endpoint: Text
     kind: Literal["neuron", "openai"] = "neuron"
     api_key: Secret | None = None
+    max_in_flight: Count | None = None
+    mac: HardwareAddress | None = None
+    wake_broadcast: Text = "255.255.255.255:9"
 
 
 class Polling(_Strict, frozen=True):
@@ -125,6 +145,23 @@ class Polling(_Strict, frozen=True):
     interval_seconds: Seconds = 5
     timeout_seconds: Seconds = 5
     misses_to_unhealthy: Count = 3
+
+
+class Waiting(_Strict, frozen=True):
+    """What a request may wait for, how long, and with how many others.
+
+    `queue_seconds`: for its turn at a loaded model; `load_seconds`: for a model to be loaded;
+    `plain_wait_seconds`: in all, where the client sees nothing of it, because it asked for a plain
+    answer. `requests_max` is per model. `quantum_tokens`: what a key of weight 1 may take in its
+    turn. A client that asked for a stream hears of us every `heartbeat_seconds`.
+    """
+
+    queue_seconds: Seconds = 120
+    load_seconds: Seconds = 1_800
+    plain_wait_seconds: Seconds = 60
+    requests_max: Count = 500
+    quantum_tokens: PositiveTokens = 4_096
+    heartbeat_seconds: Seconds = 5
 
 
 class BalanceWindow(_Strict, frozen=True, tag_field="kind", tag="balance"):
@@ -204,8 +241,9 @@ class Key(_Strict, frozen=True):
     """An API key and its own caps. Without any: uncapped, still metered.
 
     `over_cap: clamp` lowers the output of a request that does not fit, down to `min_output` tokens.
-    `models` None: all of them. The rest as in `Account`. After loading: `key` is None, `key_sha256`
-    is the lower-case SHA-256 of the key, `key_id` is filled.
+    `models` None: all of them. `weight`: its share where keys wait for one model. The rest as in
+    `Account`. After loading: `key` is None, `key_sha256` is the lower-case SHA-256 of the key,
+    `key_id` is filled.
     """
 
     account_id: Name
@@ -221,6 +259,7 @@ class Key(_Strict, frozen=True):
     min_output: PositiveTokens = 256
     models: tuple[ModelName, ...] | None = None
     shadow: bool = False
+    weight: Weight = 1
 
     @property
     def token_caps(self) -> tuple[TokenCap, ...]:
@@ -267,6 +306,7 @@ class Config(_Strict, frozen=True):
     entitlements: Entitlements = Entitlements()
     ledger: Ledger = Ledger()
     polling: Polling = Polling()
+    waiting: Waiting = Waiting()
 
 
 class Limit(_Strict, frozen=True):
