@@ -198,7 +198,7 @@ HUGE = b"HTTP/1.1 200 OK\r\n\r\n" + b"[" + b" " * (REPLY_BYTES_MAX + 10)
         (ok(b'[{"id":'), "the model list is no model list: not JSON"),
         (ok(b'{"a":1}'), "the model list is no model list: Expected `array`, got `object`"),
         (ok(b'[{"id":"a","limit":{"context":-1}}]'), "the model list is no model list: "),
-        (ok(b"[]", b"content-encoding: gzip"), "/models answered compressed"),
+        (ok(b"[]", b"content-encoding: gzip"), "/models: it answered compressed"),
         (
             b"HTTP/1.1 302 Go\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
             "/models answered with st",
