@@ -58,9 +58,14 @@ def notices_of(config: Config, catalogue: Catalogue) -> list[str]:
         *_fleet_notices(config),
         *_entitlement_notices(config),
         *_cap_notices(config),
-        *_model_notices(config, catalogue),
+        *catalogue_notices_of(config, catalogue),
         *_listener_notices(config),
     ]
+
+
+def catalogue_notices_of(config: Config, catalogue: Catalogue) -> list[str]:
+    """Those notices that another catalogue could be without."""
+    return [*_model_notices(config, catalogue)]
 
 
 def windows_of(config: Config) -> Iterator[tuple[str, Window]]:

@@ -1,8 +1,8 @@
 """File, environment and flags -> Config and Catalogue, or every problem at once.
 
 Owns the order (file, environment, flags), which folder a relative path starts from, and what
-loading fills in: key digests in place of keys, key ids, absolute paths. Knows no rule: see
-convert.py and check.py.
+loading fills in: key digests in place of keys, key ids, absolute paths. The catalogue can be loaded
+again alone, by the same rules. Knows no rule: see convert.py and check.py.
 """
 
 import os
@@ -13,7 +13,14 @@ import msgspec
 from msgspec import Struct
 
 from cortexd.config.addresses import parse_endpoint
-from cortexd.config.check import add_all, fingerprint, notices_of, problems_of, windows_of
+from cortexd.config.check import (
+    add_all,
+    catalogue_notices_of,
+    fingerprint,
+    notices_of,
+    problems_of,
+    windows_of,
+)
 from cortexd.config.convert import convert
 from cortexd.config.document import BROKEN, read_document
 from cortexd.config.files import (
@@ -42,6 +49,14 @@ class Loaded(Struct, frozen=True):
 
     config: Config
     catalogue: Catalogue
+    notices: tuple[str, ...]
+
+
+class LoadedCatalogue(Struct, frozen=True):
+    """A catalogue that fits its configuration. `missing`: there is no file, so it is empty."""
+
+    catalogue: Catalogue
+    missing: bool
     notices: tuple[str, ...]
 
 
@@ -74,14 +89,30 @@ def load(
     raw = with_overrides(raw, environment, flags, report)
     written = convert(Config, raw, report, secret_at)
     config = _with_paths(written, os.path.dirname(file), environment)
-    catalogue, catalogue_report, notices = _catalogue(config, report, secret_at)
+    catalogue, catalogue_report, missing = _catalogue(config, report, secret_at)
     add_all(problems_of(config, catalogue), report, catalogue_report)
     _try_files(config, report)
     problems = [*report.problems, *catalogue_report.problems]
     if problems:
         raise ConfigProblems(in_reading_order(problems, [report.source, catalogue_report.source]))
     config = _finished(config)
-    return Loaded(config, catalogue, (*notices, *notices_of(config, catalogue)))
+    notices = notices_of(config, catalogue)
+    if missing:
+        where = f"models_config: {config.models_config}"
+        notices.insert(0, f"{where} does not exist: the catalogue is empty until it does")
+    return Loaded(config, catalogue, tuple(notices))
+
+
+def load_catalogue(config: Config) -> LoadedCatalogue:
+    """Reads the catalogue that a loaded configuration names; raises ConfigProblems."""
+    report = Report(config.models_config or "")
+    catalogue, catalogue_report, missing = _catalogue(config, report, read_secret)
+    add_all(problems_of(config, catalogue), report, catalogue_report)
+    problems = [*report.problems, *catalogue_report.problems]
+    if problems:
+        raise ConfigProblems(in_reading_order(problems, [report.source]))
+    notices = catalogue_notices_of(config, catalogue)
+    return LoadedCatalogue(catalogue, missing, tuple(notices))
 
 
 def default_ledger_directory(environment: Mapping[str, str]) -> str:
@@ -111,20 +142,19 @@ def _read(file: str, report: Report) -> object:
 
 def _catalogue(
     config: Config, report: Report, secret_at: Callable[[str], str]
-) -> tuple[Catalogue, Report, tuple[str, ...]]:
-    """The catalogue, empty where there is none or it is broken; its report; notices."""
+) -> tuple[Catalogue, Report, bool]:
+    """The catalogue, empty where there is none or it is broken; its report; is the file missing?"""
     file = config.models_config
     if not file:
-        return Catalogue(), Report(""), ()
+        return Catalogue(), Report(""), False
     found = Report(file)
     try:
         raw = read_document(read_text(file), found)
     except FileFault as fault:
-        if fault.missing:
-            return Catalogue(), found, (f"models_config: {file} does not exist: no catalogue",)
-        report.add("models_config", fault.what, fault.hint)
-        return Catalogue(), found, ()
-    return convert(Catalogue, raw, found, secret_at), found, ()
+        if not fault.missing:
+            report.add("models_config", fault.what, fault.hint)
+        return Catalogue(), found, fault.missing
+    return convert(Catalogue, raw, found, secret_at), found, False
 
 
 def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> Config:

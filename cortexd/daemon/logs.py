@@ -107,11 +107,11 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
     return [(name, value) for name, value in fields if value is not None]
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, *, characters_max: int = 200) -> str:
     """A value from outside, made safe for one key=value line: bounded, printable, and in quotes
     unless every character of it is plain.
     """
-    safe = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    safe = "".join(letter if letter.isprintable() else "?" for letter in text[:characters_max])
     if _PLAIN.fullmatch(safe):
         return safe
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'

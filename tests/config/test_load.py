@@ -197,7 +197,10 @@ def test_a_missing_catalogue_is_an_empty_one_with_a_notice(folder: Folder) -> No
     loaded = folder.load("models_config: gone.yaml")
     assert loaded.catalogue.models == ()
     path = folder.path / "gone.yaml"
-    assert loaded.notices[0] == f"models_config: {path} does not exist: no catalogue"
+    assert (
+        loaded.notices[0]
+        == f"models_config: {path} does not exist: the catalogue is empty until it does"
+    )
 
 
 @pytest.mark.parametrize(
