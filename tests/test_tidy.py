@@ -60,6 +60,7 @@ IO_MODULES = {
     "cortexd/fleet/answer.py",
     "cortexd/fleet/neuron.py",
     "cortexd/fleet/poller.py",
+    "cortexd/fleet/wake.py",
     "cortexd/gateway/pipeline.py",
     "cortexd/gateway/relay.py",
     "cortexd/gateway/asgi.py",
