@@ -17,6 +17,7 @@ from cortexd.fleet.load_calls import LoadFailed, LoadSpec, UnloadFailed
 from cortexd.fleet.neuron import Control, control_of
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
+from cortexd.fleet.view import Status, status_of
 from tests.fleet.scripted import answering, ok, scripted
 from tests.fleet.talking import Talk, beast
 from tests.support.fake_neuron import running, turned
@@ -190,6 +191,55 @@ async def test_a_call_that_breaks_is_a_failure_that_may_pass(
         with pytest.raises(UnloadFailed, match="/models/unload"):
             await control.unload(SMALL)
     assert SMALL in neuron.machine.lines
+
+
+@pytest.mark.parametrize("kind", [BreakKind.RESET, BreakKind.EOF, BreakKind.GARBAGE])
+async def test_a_load_whose_connection_breaks_may_have_worked_all_the_same(
+    pool: Pool, kind: BreakKind
+) -> None:
+    neuron = two_cards()
+    neuron.switches.load_breaks[BIG] = kind
+    async with simulated(neuron, pool) as control:
+        failure = await failed(control, LoadSpec(BIG, tensor_parallel=2))
+        assert not failure.permanent
+        assert failure.reason.startswith("/models/load: ")
+        neuron.switches.load_breaks.clear()
+        await control.load(LoadSpec(BIG, tensor_parallel=2))
+        assert {model.id for model in (await control.poll()).models} == {SMALL, BIG}
+
+
+async def test_a_neuron_that_restarts_in_the_middle_of_a_load_fails_it(pool: Pool) -> None:
+    neuron = two_cards(gated_loads=True)
+    async with simulated(neuron, pool) as control, trio.open_nursery() as nursery:
+        failures: list[LoadFailed] = []
+
+        async def load() -> None:
+            failures.append(await failed(control, LoadSpec(BIG, tensor_parallel=2)))
+
+        nursery.start_soon(load, name="load")
+        await neuron.wait_for_path(LOAD)
+        await trio.testing.wait_all_tasks_blocked()
+        neuron.restart(empty=True)
+    assert not failures[0].permanent
+    assert not neuron.machine.lines
+
+
+async def test_a_model_that_is_being_loaded_is_seen_as_such(pool: Pool) -> None:
+    neuron = two_cards(gated_loads=True, show_loading=True)
+    async with simulated(neuron, pool) as control, trio.open_nursery() as nursery:
+        nursery.start_soon(control.load, LoadSpec(BIG, tensor_parallel=2), name="load")
+        await neuron.wait_for_path(LOAD)
+        await trio.testing.wait_all_tasks_blocked()
+        answered = await control.poll()
+        found = {model.id: status_of(model.status) for model in answered.models}
+        assert found == {SMALL: Status.LOADED, BIG: Status.LOADING}
+        await neuron.allow_load()
+
+
+async def test_a_load_onto_cards_that_are_not_there_says_which(pool: Pool) -> None:
+    async with simulated(two_cards(), pool) as control:
+        failure = await failed(control, LoadSpec(BIG, devices=(0, 7)))
+    assert "device 7 does not exist" in failure.reason
 
 
 async def test_a_load_of_a_neuron_that_is_gone_fails_at_once(pool: Pool) -> None:
