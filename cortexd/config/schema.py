@@ -118,7 +118,7 @@ class Eviction(_Strict, frozen=True):
     defrag_after_cycles: CountOrOff = 0
     min_residency_seconds: SecondsOrOff = 60
     max_swap_wait_seconds: SecondsOrOff = 30
-    drain_seconds: SecondsOrOff = 15
+    drain_seconds: SecondsOrOff = 120
 
 
 class Neuron(_Strict, frozen=True):
@@ -159,7 +159,7 @@ class Waiting(_Strict, frozen=True):
     queue_seconds: Seconds = 120
     load_seconds: Seconds = 1_800
     plain_wait_seconds: Seconds = 60
-    requests_max: Count = 500
+    requests_max: Count = 1_000
     quantum_tokens: PositiveTokens = 4_096
     heartbeat_seconds: Seconds = 5
 
