@@ -3,6 +3,8 @@
 import msgspec
 
 from cortexd.dialects.usage import EndingKind, Usage
+from cortexd.fleet.answer import Clock
+from cortexd.fleet.serving import Unserved
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Refused
 
@@ -13,6 +15,7 @@ class Finished(msgspec.Struct, frozen=True):
     Times are seconds; `reserved` and `charged` tokens; None where it never came to that.
     `would_refuse`: what a shadow cap would have answered. `clamped_from`: the tokens that were
     asked for, where fewer were reserved. `unjournalled`: served while the ledger was down.
+    `waited_ms`: for its turn and for its model. `clock`: which limit on a neuron's silence ran out.
     """
 
     request_id: str
@@ -35,6 +38,9 @@ class Finished(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     ending: EndingKind | None = None
     failure: str | None = None
+    waited_ms: int = 0
+    unserved: Unserved | None = None
+    clock: Clock | None = None
     first_token_seconds: float | None = None
     dropped: tuple[str, ...] = ()
     retry_count: str | None = None

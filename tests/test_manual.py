@@ -28,7 +28,13 @@ from cortexd.dialects import fields, refusals
 from cortexd.dialects.upper_bound import OUTPUT_TOKENS_DEFAULT
 from cortexd.dialects.usage import EndingKind, Usage
 from cortexd.finished import Finished
-from cortexd.fleet.view import DeviceView, FleetView
+from cortexd.fleet.breaker import State
+from cortexd.fleet.lines import Clock
+from cortexd.fleet.orders import Failure
+from cortexd.fleet.orders import Why as Reason
+from cortexd.fleet.reports import ModelId
+from cortexd.fleet.serving import Cause, Unserved
+from cortexd.fleet.view import DeviceView, FleetView, NeuronName
 from cortexd.gateway import answers, relay
 from cortexd.gateway.auth import PRINCIPAL_HEADERS
 from cortexd.gateway.budget import over_cap
@@ -37,7 +43,8 @@ from cortexd.gateway.pipeline import TEMPLATE_TOKENS_MAX
 from cortexd.ledger.cap_windows import BALANCE, rolling
 from cortexd.ledger.charging import IN_FLIGHT_TOKENS, Charge
 from cortexd.ledger.entries import Refused, Standing, Why, key_scope
-from cortexd.metrics import Metrics
+from cortexd.metrics.fleet import FleetInstruments
+from cortexd.metrics.instruments import Metrics
 from tests.cli.test_status import example_view
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +74,8 @@ FINISHED = Finished(
     usage=Usage(40, 20),
     ending=EndingKind.COMPLETED,
     failure="none really",
+    waited_ms=1500,
+    unserved=Unserved(Cause.LOADING),
     first_token_seconds=1,
     dropped=("n_predict",),
     retry_count="1",
@@ -126,6 +135,7 @@ SECTIONS: Mapping[type, str] = {
     schema.Tls: "gateway.tls",
     schema.Neuron: "neurons",
     schema.Polling: "polling",
+    schema.Waiting: "waiting",
     schema.Entitlements: "entitlements",
     schema.Account: "entitlements.accounts",
     schema.Key: "entitlements.keys",
@@ -253,12 +263,17 @@ def test_a_variable_is_named_as_the_manual_says(tmp_path: Path) -> None:
     file = tmp_path / "cortexd.yaml"
     file.write_text("{}")
     environment = {"CORTEXD_LEDGER__DIRECTORY": str(tmp_path / "ledger")}
-    for room, struct in (("gateway", schema.Gateway), ("polling", schema.Polling)):
+    for room, struct in (
+        ("gateway", schema.Gateway),
+        ("polling", schema.Polling),
+        ("waiting", schema.Waiting),
+    ):
         for field in msgspec.structs.fields(struct):
             if isinstance(field.default, int | str):
                 environment[f"CORTEXD_{room}__{field.name}".upper()] = str(field.default)
     assert len(environment) > 15
-    assert load(file, environment, {}).config.gateway == schema.Gateway()
+    config = load(file, environment, {}).config
+    assert (config.gateway, config.waiting) == (schema.Gateway(), schema.Waiting())
 
 
 @pytest.mark.parametrize(
@@ -464,6 +479,7 @@ def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:
 def test_the_metrics_are_those_of_the_manual_with_their_types_and_labels() -> None:
     metrics = Metrics()
     metrics.request(FINISHED)
+    observe_everything(metrics.fleet)
     scraped = {}
     text = metrics.exposition(view_of_everything(), (STANDING,), "ok", clock_skew_ms=0).decode()
     for family in text_string_to_metric_families(text):
@@ -477,6 +493,28 @@ def test_the_metrics_are_those_of_the_manual_with_their_types_and_labels() -> No
         for name in spans(row[0])
     }
     assert written == scraped
+
+
+def observe_everything(fleet: FleetInstruments) -> None:
+    """A series of every instrument of the fleet: a label shows only where there is one."""
+    model, neuron = ModelId("org/model"), NeuronName("beast")
+    fleet.load_began(model, neuron, (), expected_ms=1)
+    fleet.load_ended(model, neuron, took_ms=1)
+    fleet.load_failed(model, neuron, Failure("no disk"), retry_in_ms=1)
+    fleet.unloaded(model, neuron, Reason.MAKES_ROOM, cycles=1)
+    fleet.unload_failed(model, neuron, Reason.IDLE, Failure("no answer"))
+    fleet.breaker_changed(neuron, State.OPEN)
+    fleet.waited(model, Clock.QUEUE, waited_ms=1)
+    fleet.unserved(model, Cause.NO_ROOM, "")
+
+
+def test_the_reasons_for_not_serving_are_those_of_the_manual_with_their_codes() -> None:
+    lines = [line for line in page("metrics.md").splitlines() if re.match(r"\| [a-z_]+ \| `", line)]
+    written = {line.split("|")[1].strip(): spans(line)[0] for line in lines}
+    told = {
+        cause.value: refusals.code_of(answers.unserved("m", Unserved(cause))) for cause in Cause
+    }
+    assert written == told
 
 
 def view_of_everything() -> FleetView:
@@ -504,7 +542,8 @@ def test_the_queries_select_by_labels_that_exist() -> None:
     queries = "\n".join(blocks(text, "promql"))
     chosen = re.findall(r"(cortex_\w+)\{(\w+)[!=~]", queries)
     assert chosen
-    assert [one for one in chosen if one[1] not in labels[one[0]]] == []
+    known = {name.removesuffix("_bucket"): label for name, label in chosen}
+    assert [name for name, label in known.items() if label not in labels[name]] == []
 
 
 def test_the_fields_of_the_request_line_are_those_of_the_manual() -> None:
@@ -582,9 +621,14 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     assert "(cortexd/manual/index.md)" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("number", range(1, len(DECISIONS) + 1))
-def test_a_decision_says_what_it_was_and_when_it_was_wrong(number: int) -> None:
-    decision = DECISIONS[number - 1]
+def test_no_two_decisions_have_one_number() -> None:
+    numbers = [decision.name[:4] for decision in DECISIONS]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda decision: decision.name)
+def test_a_decision_says_what_it_was_and_when_it_was_wrong(decision: Path) -> None:
+    number = int(decision.name.partition("-")[0])
     assert decision.name.startswith(f"{number:04d}-")
     text = decision.read_text()
     assert text.startswith(f"# {number}. ")

@@ -7,12 +7,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cortexd.finished import Finished
+from cortexd.fleet.serving import Cause, Unserved
 from cortexd.fleet.view import FleetView
 from cortexd.ledger.cap_windows import BALANCE, HELD, calendar, rolling
 from cortexd.ledger.entries import Refused, Standing, account_scope, key_scope
 from cortexd.ledger.journal import Condition
 from cortexd.ledger.retention import DiskUse
-from cortexd.metrics import Metrics
+from cortexd.metrics.instruments import Metrics
 
 CI, ACME = key_scope("ci"), account_scope("acme")
 NOTHING = FleetView({})
@@ -131,3 +132,24 @@ def test_what_shadows_would_refuse_and_what_went_unjournalled_is_counted() -> No
     found = samples(metrics=metrics)
     assert (found[unjournalled, ()], found[shadow, ("acme", "ci")]) == (1, 1)
     assert ("cortex_budget_refusals_total", ("acme", "ci", "")) not in found
+
+
+@pytest.mark.parametrize(
+    ("finished", "clock"),
+    [
+        ({"clock": "first_byte"}, "first_token"),
+        ({"clock": "between_bytes"}, "between_tokens"),
+        ({"unserved": Unserved(Cause.QUEUE_CLOCK)}, "queue"),
+        ({"unserved": Unserved(Cause.LOAD_CLOCK)}, "load"),
+        ({"unserved": Unserved(Cause.LOADING)}, "load"),
+    ],
+)
+def test_each_clock_that_runs_out_is_counted_as_itself(
+    finished: dict[str, object], clock: str
+) -> None:
+    metrics = Metrics()
+    metrics.request(msgspec.structs.replace(SERVED, **finished))
+    metrics.request(msgspec.structs.replace(SERVED, unserved=Unserved(Cause.NO_ROOM)))
+    found = samples(metrics=metrics)
+    expired = {labels: value for (name, labels), value in found.items() if "expired_total" in name}
+    assert expired == {(clock,): 1}

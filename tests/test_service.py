@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cortexd.config.load import load
+from cortexd.config.load import default_admin_socket, load
 from cortexd.config.schema import Gateway
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +76,12 @@ def test_the_ledger_keeps_its_owner_and_its_clock() -> None:
     )
     assert "DynamicUser" not in unit
     assert "ProcSubset" not in unit
+
+
+def test_the_admin_socket_is_where_the_manual_says() -> None:
+    directory = f"/run/{dict(directives(SERVICE))['RuntimeDirectory']}"
+    socket = default_admin_socket({"RUNTIME_DIRECTORY": directory})
+    assert socket == "/run/cortexd/admin.sock"
 
 
 def test_the_network_is_open_in_both_directions() -> None:

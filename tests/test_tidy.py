@@ -60,8 +60,13 @@ IO_MODULES = {
     "cortexd/fleet/answer.py",
     "cortexd/fleet/neuron.py",
     "cortexd/fleet/poller.py",
+    "cortexd/fleet/loader.py",
+    "cortexd/fleet/traffic.py",
+    "cortexd/fleet/wake.py",
     "cortexd/gateway/pipeline.py",
     "cortexd/gateway/relay.py",
+    "cortexd/gateway/out.py",
+    "cortexd/gateway/progress.py",
     "cortexd/gateway/asgi.py",
 }
 
@@ -70,7 +75,14 @@ DOORS = {
     "httpx": {"cortexd/fleet/neuron.py", "cortexd/fleet/pool.py"},
     "hypercorn": {"cortexd/daemon/http_server.py"},
     "yaml": {"cortexd/config/document.py"},
-    "prometheus_client": {"cortexd/metrics.py"},
+    "prometheus_client": {
+        "cortexd/metrics/instruments.py",
+        "cortexd/metrics/requests.py",
+        "cortexd/metrics/fleet.py",
+        "cortexd/metrics/ledger.py",
+        "cortexd/metrics/fleet_gauges.py",
+        "cortexd/metrics/budget_gauges.py",
+    },
 }
 
 #: Where catching everything is right, how often, and why.
@@ -89,7 +101,8 @@ BROAD_EXCEPT = {
 NURSERIES = {
     "cortexd/daemon/run.py",  # the daemon's
     "cortexd/daemon/http_server.py",  # the connections'
-    "cortexd/gateway/relay.py",  # the hang-up watcher of one request
+    "cortexd/fleet/traffic.py",  # loads and unloads, whoever waits for them
+    "cortexd/gateway/relay.py",  # the hang-up watcher and the heartbeat of one request
     "cortexd/demo/neuron.py",  # a simulated neuron is a whole server
     "cortexd/demo/http.py",
     "cortexd/demo/loads.py",

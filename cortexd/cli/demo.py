@@ -1,26 +1,33 @@
 """`cortexd demo`: the same daemon as `serve`, with simulated neurons, and what to try with it.
 
-Owns the words a newcomer reads and where the demo's ledger lives: in a temporary directory that is
-removed at the end, or in DIR/ledger, which stays. The world itself is in cortexd/demo/world.py.
+Owns the words a newcomer reads and where the demo's ledger and admin socket live: in a temporary
+directory that is removed at the end, or in DIR, where the ledger stays. The world itself is in
+cortexd/demo/world.py.
 """
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cortexd.cli.serve import add_listen_flags, announce
+from cortexd.config.addresses import socket_path_fault
 from cortexd.config.schema import Gateway
 from cortexd.daemon.run import DaemonSettings, serve_forever
 from cortexd.daemon.sockets import ListenProblem, open_listener
 from cortexd.demo.world import (
     BALANCE_CAP_TOKENS,
     BALANCE_KEY,
+    COLD,
+    DISPLACED_ON,
+    DISPLACING,
     ROLLING_CAP_TOKENS,
     ROLLING_KEY,
     ROLLING_SECONDS,
+    SMALL,
     DemoWorld,
     demo_world,
 )
@@ -31,7 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "demo",
         help="run the daemon with simulated neurons; needs no file",
-        description="Runs the daemon with three simulated neurons, three models and two API keys, "
+        description="Runs the daemon with three simulated neurons, five models and two API keys, "
         "and prints what to try. Leaves nothing behind, unless --state keeps its ledger.",
     )
     add_listen_flags(parser)
@@ -59,8 +66,12 @@ def _serve(listen: str, metrics_listen: str, state: Path, *, kept: bool) -> int:
     except OSError as error:
         print(f"cortexd demo: cannot use {state}: {error.strerror}", file=sys.stderr)
         return 1
+    admin_socket = str(state / "admin.sock")
     world = demo_world(
-        listen=listen, metrics_listen=metrics_listen, ledger_directory=str(state / "ledger")
+        listen=listen,
+        metrics_listen=metrics_listen,
+        ledger_directory=str(state / "ledger"),
+        admin_socket=None if socket_path_fault(admin_socket) else admin_socket,
     )
 
     def announce_and_explain(lines: Sequence[str]) -> None:
@@ -106,6 +117,10 @@ def what_to_try(address: str, world: DemoWorld, state: Path | None) -> str:
         _ASK.format(curl=curl, url=url, key=BALANCE_KEY),
         _BUDGET.format(curl=curl, url=url, key=BALANCE_KEY),
         _SDK.format(url=url, key=BALANCE_KEY) if curl == "curl" else "",
+        # Before the cap, which leaves the key nothing to ask with.
+        _COLD.format(curl=curl, url=url, key=BALANCE_KEY, cold=COLD),
+        _SWAP.format(displacing=DISPLACING, displaced=SMALL, neuron=DISPLACED_ON),
+        _verbs(world.config.gateway.admin_socket),
         _CAP.format(
             curl=curl,
             url=url,
@@ -119,6 +134,21 @@ def what_to_try(address: str, world: DemoWorld, state: Path | None) -> str:
         "Ctrl-C ends the demo.",
     ]
     return "\n" + "\n".join(part for part in parts if part)
+
+
+def _verbs(admin_socket: str | None) -> str:
+    if admin_socket is None:
+        return ""
+    command, socket = _this_command(), shlex.quote(admin_socket)
+    return _VERBS.format(command=command, socket=socket, displaced=SMALL, neuron=DISPLACED_ON)
+
+
+def _this_command() -> str:
+    """How this very program was called, up to its verb, so that a line with another verb works."""
+    called = sys.orig_argv
+    if "demo" not in called:
+        return "cortexd"
+    return shlex.join(called[: called.index("demo")])
 
 
 def _kill(world: DemoWorld, state: Path | None) -> str:
@@ -164,6 +194,29 @@ The same with the openai package (pip install openai):
       messages=[{{"role": "user", "content": "What is a budget?"}}],
   ):
       print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""
+
+_COLD = """\
+Ask for a model that is loaded nowhere. The stream begins at once, says every
+two seconds that it is waiting, and goes on when the model is there:
+  {curl} -N {url}/v1/chat/completions \\
+    -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{cold}", "stream": true,
+         "messages": [{{"role": "user", "content": "Are you awake?"}}]}}'
+"""
+
+_SWAP = """\
+Then the same with {displacing}. Nothing has room for it as things are, so
+{displaced} leaves {neuron} first, once its requests there have ended.
+"""
+
+_VERBS = """\
+Watch that from another terminal, and have {displaced} put back:
+  {command} models \\
+    --socket {socket}
+  {command} load {displaced} --neuron {neuron} \\
+    --socket {socket}
 """
 
 _CAP = """\

@@ -22,6 +22,12 @@ VERBS = {
     "demo": "demo",
     "check-config": "check_config",
     "status": "status",
+    "models": "models",
+    "load": "load",
+    "unload": "unload",
+    "pin": "pin",
+    "drain": "drain",
+    "undrain": "undrain",
     "ledger": "ledger",
 }
 

@@ -1,4 +1,4 @@
-"""The addresses an operator writes down: where to listen, and where a neuron is.
+"""The addresses an operator writes down: where to listen, where a neuron is, what wakes it.
 
 Owns their syntax and nothing else; opens nothing, resolves nothing.
 """
@@ -13,6 +13,8 @@ UNIX_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero: unix(7)
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _LISTEN_HINT = "write host:port, [v6]:port or unix:/path"
+_LISTEN_HOST_HINT = f"{_LISTEN_HINT}; 0.0.0.0:port or [::]:port listens everywhere"
+_DESTINATION_HINT = "write host:port or [v6]:port"
 
 
 class AddressFault(ValueError):
@@ -49,23 +51,43 @@ def parse_listen(text: str) -> TcpAddress | UnixAddress:
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
             raise AddressFault("the path of the socket is not absolute", "write unix:/path")
-        if len(path.encode("utf-8", "surrogatepass")) > UNIX_PATH_BYTES_MAX:
-            what = f"the path of the socket is longer than {UNIX_PATH_BYTES_MAX} bytes"
-            raise AddressFault(what, "the kernel allows no more; choose a shorter one")
+        fault = socket_path_fault(path)
+        if fault is not None:
+            raise fault
         return UnixAddress(path)
+    host, port = _split(text, "not a listen address", _LISTEN_HINT, _LISTEN_HOST_HINT)
+    return TcpAddress(host, _port(port, lowest=0))
+
+
+def parse_destination(text: str) -> TcpAddress:
+    """`host:port` or `[v6]:port` that something is sent to; raises AddressFault."""
+    what = "not an address with a port"
+    host, port = _split(text, what, _DESTINATION_HINT, _DESTINATION_HINT)
+    return TcpAddress(host, _port(port, lowest=1))
+
+
+def socket_path_fault(path: str) -> AddressFault | None:
+    """Why no socket can be at this path; None when one can."""
+    if len(path.encode("utf-8", "surrogatepass")) <= UNIX_PATH_BYTES_MAX:
+        return None
+    what = f"the path of the socket is longer than {UNIX_PATH_BYTES_MAX} bytes"
+    return AddressFault(what, "the kernel allows no more; choose a shorter one")
+
+
+def _split(text: str, what: str, hint: str, host_hint: str) -> tuple[str, str]:
+    """Host without brackets, and port as it was written; `what` there is without a colon."""
     host, colon, port = text.rpartition(":")
     if not colon:
-        raise AddressFault("not a listen address", _LISTEN_HINT)
+        raise AddressFault(what, hint)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if not _is_ipv6(host):
-            raise AddressFault("no IPv6 address between the brackets", _LISTEN_HINT)
+            raise AddressFault("no IPv6 address between the brackets", hint)
     elif ":" in host:
-        raise AddressFault("more than one colon", f"{_LISTEN_HINT}; IPv6 needs the brackets")
+        raise AddressFault("more than one colon", f"{hint}; IPv6 needs the brackets")
     elif not _is_host(host):
-        hint = f"{_LISTEN_HINT}; 0.0.0.0:port or [::]:port listens everywhere"
-        raise AddressFault("not a host name or address", hint)
-    return TcpAddress(host, _port(port, lowest=0))
+        raise AddressFault("not a host name or address", host_hint)
+    return host, port
 
 
 def parse_endpoint(text: str) -> str:

@@ -13,19 +13,22 @@ from cortexd.config.addresses import (
     TcpAddress,
     UnixAddress,
     is_loopback,
+    parse_destination,
     parse_endpoint,
     parse_listen,
+    socket_path_fault,
 )
 from cortexd.config.problems import Problem as Problem
 from cortexd.config.problems import Report, join
+from cortexd.config.ranges import TOKENS_LIMIT
 from cortexd.config.schema import (
-    TOKENS_LIMIT,
     Account,
     BalanceWindow,
     CalendarWindow,
     Catalogue,
     Config,
     Key,
+    Neuron,
     Window,
 )
 
@@ -38,6 +41,7 @@ def problems_of(config: Config, catalogue: Catalogue) -> list[Problem]:
     """
     return [
         *_listeners(config),
+        *_admin_socket(config),
         *_bodies(config),
         *_neurons(config),
         *_accounts(config),
@@ -54,9 +58,14 @@ def notices_of(config: Config, catalogue: Catalogue) -> list[str]:
         *_fleet_notices(config),
         *_entitlement_notices(config),
         *_cap_notices(config),
-        *_model_notices(config, catalogue),
+        *catalogue_notices_of(config, catalogue),
         *_listener_notices(config),
     ]
+
+
+def catalogue_notices_of(config: Config, catalogue: Catalogue) -> list[str]:
+    """Those notices that another catalogue could be without."""
+    return [*_model_notices(config, catalogue)]
 
 
 def windows_of(config: Config) -> Iterator[tuple[str, Window]]:
@@ -99,6 +108,19 @@ def _listeners(config: Config) -> Iterator[Problem]:
         yield Problem("gateway.metrics_listen", what, "give it a port of its own")
 
 
+def _admin_socket(config: Config) -> Iterator[Problem]:
+    gateway, path = config.gateway, config.gateway.admin_socket
+    if path is None:
+        return
+    fault = socket_path_fault(path)
+    if fault is not None:
+        yield Problem("gateway.admin_socket", fault.what, fault.hint)
+    for name, text in (("listen", gateway.listen), ("metrics_listen", gateway.metrics_listen)):
+        if text == f"unix:{path}":
+            hint = "give it a path of its own: who can open it needs no key"
+            yield Problem("gateway.admin_socket", f"the same socket as gateway.{name}", hint)
+
+
 def _bodies(config: Config) -> Iterator[Problem]:
     if config.gateway.body_bytes_max > config.gateway.bodies_bytes_max:
         what = "smaller than gateway.body_bytes_max, so that the largest body could never come in"
@@ -113,6 +135,10 @@ def _neurons(config: Config) -> Iterator[Problem]:
             parse_endpoint(neuron.endpoint or "http://blank")
         except AddressFault as fault:
             yield Problem(f"neurons[{i}].endpoint", fault.what, fault.hint)
+        try:
+            parse_destination(neuron.wake_broadcast)
+        except AddressFault as fault:
+            yield Problem(f"neurons[{i}].wake_broadcast", fault.what, fault.hint)
 
 
 def _accounts(config: Config) -> Iterator[Problem]:
@@ -234,6 +260,8 @@ def _fleet_notices(config: Config) -> Iterator[str]:
         if endpoint in seen:
             yield f"neurons {seen[endpoint]} and {neuron.name} have the same endpoint"
         seen.setdefault(endpoint, neuron.name)
+        if neuron.mac is None and neuron.wake_broadcast != Neuron("", "").wake_broadcast:
+            yield f"neuron {neuron.name} has wake_broadcast without mac: it is never woken"
 
 
 def _entitlement_notices(config: Config) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Plain data -> the structs of schema.py, with every misfit reported instead of the first one.
 
 msgspec stops at the first error, so structs, lists and maps are walked here and msgspec converts
-the leaves: types and ranges stay in schema.py alone. Owns no rule between settings (check.py). What
-is broken becomes its default, or a blank ("", 1, an empty Secret, a struct of these) where it has
-none, so that the walk and the checks after it can go on; a report with problems never leads to a
-running daemon.
+the leaves: types stay in schema.py and ranges in ranges.py alone. Owns no rule between settings
+(check.py). What is broken becomes its default, or a blank ("", 1, an empty Secret, a struct of
+these) where it has none, so that the walk and the checks after it can go on; a report with problems
+never leads to a running daemon.
 """
 
 import contextlib
@@ -229,7 +229,7 @@ def _blank(wanted: object) -> object:
 
 
 def _expected(wanted: object) -> str:
-    """The type in words: its description in schema.py, or what it is."""
+    """The type in words: its description in ranges.py, or what it is."""
     if get_origin(wanted) in (Union, types.UnionType):
         return _expected(get_args(wanted)[0])
     if get_origin(wanted) is Annotated:

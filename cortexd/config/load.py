@@ -1,8 +1,8 @@
 """File, environment and flags -> Config and Catalogue, or every problem at once.
 
 Owns the order (file, environment, flags), which folder a relative path starts from, and what
-loading fills in: key digests in place of keys, key ids, absolute paths. Knows no rule: see
-convert.py and check.py.
+loading fills in: key digests in place of keys, key ids, absolute paths. The catalogue can be loaded
+again alone, by the same rules. Knows no rule: see convert.py and check.py.
 """
 
 import os
@@ -13,7 +13,14 @@ import msgspec
 from msgspec import Struct
 
 from cortexd.config.addresses import parse_endpoint
-from cortexd.config.check import add_all, fingerprint, notices_of, problems_of, windows_of
+from cortexd.config.check import (
+    add_all,
+    catalogue_notices_of,
+    fingerprint,
+    notices_of,
+    problems_of,
+    windows_of,
+)
 from cortexd.config.convert import convert
 from cortexd.config.document import BROKEN, read_document
 from cortexd.config.files import (
@@ -31,6 +38,7 @@ from cortexd.config.problems import render as render
 from cortexd.config.schema import CalendarWindow, Catalogue, Config, Entitlements, Key, Tls
 
 LEDGER_DIRECTORY: Final = "cortexd-ledger"
+ADMIN_SOCKET: Final = "admin.sock"
 
 
 class Loaded(Struct, frozen=True):
@@ -41,6 +49,14 @@ class Loaded(Struct, frozen=True):
 
     config: Config
     catalogue: Catalogue
+    notices: tuple[str, ...]
+
+
+class LoadedCatalogue(Struct, frozen=True):
+    """A catalogue that fits its configuration. `missing`: there is no file, so it is empty."""
+
+    catalogue: Catalogue
+    missing: bool
     notices: tuple[str, ...]
 
 
@@ -57,8 +73,8 @@ def load(
 ) -> Loaded:
     """Reads the configuration at `path` and the catalogue it names.
 
-    `environment` is the process's (CORTEXD_..., CREDENTIALS_DIRECTORY, STATE_DIRECTORY); `flags`
-    maps paths (`gateway.listen`) to what the command line says. Raises ConfigProblems.
+    `environment` is the process's (CORTEXD_... and systemd's directories); `flags` maps paths
+    (`gateway.listen`) to what the command line says. Raises ConfigProblems.
     """
     file = os.path.abspath(path)
     report = Report(os.fspath(path))
@@ -73,21 +89,47 @@ def load(
     raw = with_overrides(raw, environment, flags, report)
     written = convert(Config, raw, report, secret_at)
     config = _with_paths(written, os.path.dirname(file), environment)
-    catalogue, catalogue_report, notices = _catalogue(config, report, secret_at)
+    catalogue, catalogue_report, missing = _catalogue(config, report, secret_at)
     add_all(problems_of(config, catalogue), report, catalogue_report)
     _try_files(config, report)
     problems = [*report.problems, *catalogue_report.problems]
     if problems:
         raise ConfigProblems(in_reading_order(problems, [report.source, catalogue_report.source]))
     config = _finished(config)
-    return Loaded(config, catalogue, (*notices, *notices_of(config, catalogue)))
+    notices = notices_of(config, catalogue)
+    if missing:
+        where = f"models_config: {config.models_config}"
+        notices.insert(0, f"{where} does not exist: the catalogue is empty until it does")
+    return Loaded(config, catalogue, tuple(notices))
+
+
+def load_catalogue(config: Config) -> LoadedCatalogue:
+    """Reads the catalogue that a loaded configuration names; raises ConfigProblems."""
+    report = Report(config.models_config or "")
+    catalogue, catalogue_report, missing = _catalogue(config, report, read_secret)
+    add_all(problems_of(config, catalogue), report, catalogue_report)
+    problems = [*report.problems, *catalogue_report.problems]
+    if problems:
+        raise ConfigProblems(in_reading_order(problems, [report.source]))
+    notices = catalogue_notices_of(config, catalogue)
+    return LoadedCatalogue(catalogue, missing, tuple(notices))
 
 
 def default_ledger_directory(environment: Mapping[str, str]) -> str:
     """Where the ledger is if nobody says it: in systemd's state directory, or else right here."""
-    # systemd lists several state directories with colons: the first one is ours.
-    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    state = _first(environment.get("STATE_DIRECTORY"))
     return os.path.abspath(os.path.join(state, "ledger") if state else LEDGER_DIRECTORY)
+
+
+def default_admin_socket(environment: Mapping[str, str]) -> str | None:
+    """Where the admin socket is if nobody says it: in systemd's run-time directory, or nowhere."""
+    directory = _first(environment.get("RUNTIME_DIRECTORY"))
+    return os.path.abspath(os.path.join(directory, ADMIN_SOCKET)) if directory else None
+
+
+def _first(directories: str | None) -> str:
+    """systemd lists several directories of a kind with colons: the first one is ours."""
+    return (directories or "").split(":")[0]
 
 
 def _read(file: str, report: Report) -> object:
@@ -100,24 +142,23 @@ def _read(file: str, report: Report) -> object:
 
 def _catalogue(
     config: Config, report: Report, secret_at: Callable[[str], str]
-) -> tuple[Catalogue, Report, tuple[str, ...]]:
-    """The catalogue, empty where there is none or it is broken; its report; notices."""
+) -> tuple[Catalogue, Report, bool]:
+    """The catalogue, empty where there is none or it is broken; its report; is the file missing?"""
     file = config.models_config
     if not file:
-        return Catalogue(), Report(""), ()
+        return Catalogue(), Report(""), False
     found = Report(file)
     try:
         raw = read_document(read_text(file), found)
     except FileFault as fault:
-        if fault.missing:
-            return Catalogue(), found, (f"models_config: {file} does not exist: no catalogue",)
-        report.add("models_config", fault.what, fault.hint)
-        return Catalogue(), found, ()
-    return convert(Catalogue, raw, found, secret_at), found, ()
+        if not fault.missing:
+            report.add("models_config", fault.what, fault.hint)
+        return Catalogue(), found, fault.missing
+    return convert(Catalogue, raw, found, secret_at), found, False
 
 
 def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> Config:
-    """Every path absolute: as seen from the configuration's folder; the ledger's has a default."""
+    """Every path absolute: as seen from the configuration's folder. Two have a default."""
 
     def absolute(path: str) -> str:
         return os.path.normpath(os.path.join(folder, path))
@@ -127,12 +168,15 @@ def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> 
         pair = (path and absolute(path) for path in (tls.certificate, tls.private_key))
         tls = Tls(*pair)
     models = config.models_config
-    directory = config.ledger.directory
+    directory, admin_socket = config.ledger.directory, config.gateway.admin_socket
     if directory is None:
         directory = default_ledger_directory(environment)
+    if admin_socket is None:
+        admin_socket = default_admin_socket(environment)
+    admin_socket = admin_socket and absolute(admin_socket)
     return msgspec.structs.replace(
         config,
-        gateway=msgspec.structs.replace(config.gateway, tls=tls),
+        gateway=msgspec.structs.replace(config.gateway, tls=tls, admin_socket=admin_socket),
         models_config=models and absolute(models),
         ledger=msgspec.structs.replace(config.ledger, directory=absolute(directory)),
     )
@@ -165,7 +209,11 @@ def _finished(config: Config) -> Config:
     """The checked configuration with its defaults filled in and its keys hashed."""
     entitlements = config.entitlements
     neurons = tuple(
-        msgspec.structs.replace(neuron, endpoint=parse_endpoint(neuron.endpoint))
+        msgspec.structs.replace(
+            neuron,
+            endpoint=parse_endpoint(neuron.endpoint),
+            mac=neuron.mac and neuron.mac.lower().replace("-", ":"),
+        )
         for neuron in config.neurons
     )
     asked = entitlements.require_auth

@@ -1,9 +1,9 @@
 """What an operator can say: the frozen structs of cortexd.yaml and of the catalogue.
 
-Owns every setting's name, type, range and default, in one place. Knows nothing of YAML, files or
-the environment (config/load.py), nor of rules between settings (config/check.py). Durations are
-seconds, sizes are bytes, amounts are tokens; the unit ends the name. A range is written as
-`msgspec.Meta`, and its `description` is what an operator is told when a value does not fit it.
+Owns every setting's name, type and default, in one place; the ranges are in ranges.py. Knows
+nothing of YAML, files or the environment (config/load.py), nor of rules between settings
+(config/check.py). Durations are seconds, sizes are bytes, amounts are tokens; the unit ends the
+name.
 """
 
 import hashlib
@@ -12,11 +12,31 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-TOKENS_LIMIT = 2**53
-"""Amounts are below this: the largest range that every JSON reader keeps exact."""
-
-DAY_SECONDS = 86_400
-TEN_YEARS_SECONDS = 3_660 * DAY_SECONDS
+from cortexd.config.ranges import (
+    Bytes,
+    BytesOrOff,
+    Count,
+    CountOrOff,
+    DaysOrOff,
+    FieldName,
+    HardwareAddress,
+    Megabytes,
+    ModelName,
+    Name,
+    PositiveTokens,
+    Price,
+    Priority,
+    Requests,
+    Seconds,
+    SecondsOrOff,
+    Sha256,
+    SocketPath,
+    Text,
+    TimeZone,
+    Tokens,
+    Weight,
+    WindowSeconds,
+)
 
 
 class Secret:
@@ -52,84 +72,6 @@ class Secret:
         return hash(self._text)
 
 
-Tokens = Annotated[
-    int, Meta(ge=0, lt=TOKENS_LIMIT, description="a whole number of tokens, from 0 to 2^53 - 1")
-]
-PositiveTokens = Annotated[
-    int, Meta(ge=1, lt=TOKENS_LIMIT, description="a whole number of tokens, from 1 to 2^53 - 1")
-]
-Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")]
-CountOrOff = Annotated[
-    int, Meta(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")
-]
-Bytes = Annotated[
-    int, Meta(ge=1_024, le=2**40, description="a whole number of bytes, from 1024 to 2^40")
-]
-Megabytes = Annotated[
-    int, Meta(ge=0, le=2**30, description="a whole number of megabytes, from 0 to 2^30")
-]
-Requests = Annotated[
-    int, Meta(ge=0, lt=TOKENS_LIMIT, description="a whole number of requests, from 0 to 2^53 - 1")
-]
-DaysOrOff = Annotated[
-    int, Meta(ge=0, le=36_600, description="a whole number of days, from 0 (for ever) to 36600")
-]
-BytesOrOff = Annotated[
-    int,
-    Meta(ge=0, le=2**60, description="a whole number of bytes, from 0 (no limit) to 2^60"),
-]
-Priority = Annotated[int, Meta(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")]
-_SECONDS = "a number of seconds above 0, up to 86400 (a day)"
-Seconds = (
-    Annotated[int, Meta(gt=0, le=DAY_SECONDS, description=_SECONDS)]
-    | Annotated[float, Meta(gt=0, le=DAY_SECONDS, description=_SECONDS)]
-)
-_SECONDS_OR_OFF = "a number of seconds from 0 (off) to 86400 (a day)"
-SecondsOrOff = (
-    Annotated[int, Meta(ge=0, le=DAY_SECONDS, description=_SECONDS_OR_OFF)]
-    | Annotated[float, Meta(ge=0, le=DAY_SECONDS, description=_SECONDS_OR_OFF)]
-)
-_WINDOW_SECONDS = "a number of seconds above 0, up to 316224000 (ten years)"
-WindowSeconds = (
-    Annotated[int, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
-    | Annotated[float, Meta(gt=0, le=TEN_YEARS_SECONDS, description=_WINDOW_SECONDS)]
-)
-_PRICE = "a number of USD per million tokens, from 0 to 1000000"
-Price = (
-    Annotated[int, Meta(ge=0, le=1_000_000, description=_PRICE)]
-    | Annotated[float, Meta(ge=0, le=1_000_000, description=_PRICE)]
-)
-Name = Annotated[
-    str,
-    Meta(
-        pattern=r"\A[!-~]{1,64}\Z",
-        description="1 to 64 printable ASCII characters without spaces",
-    ),
-]
-ModelName = Annotated[
-    str, Meta(min_length=1, max_length=256, description="a text of 1 to 256 characters")
-]
-Sha256 = Annotated[
-    str,
-    Meta(
-        pattern=r"\A[0-9A-Fa-f]{64}\Z",
-        description="64 hexadecimal digits, as `printf %s THE-KEY | sha256sum` prints them",
-    ),
-]
-TimeZone = Annotated[
-    str,
-    Meta(
-        pattern=r"\A[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*\Z",
-        max_length=64,
-        description="the name of a time zone, as in Europe/Berlin",
-    ),
-]
-FieldName = Annotated[
-    str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z", description="the name of a field of the body")
-]
-Text = Annotated[str, Meta(min_length=1, max_length=4_096, description="a text that is not empty")]
-
-
 class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
     """What all structs here share: no change after loading, no setting that nobody reads."""
 
@@ -142,10 +84,14 @@ class Tls(_Strict, frozen=True):
 
 
 class Gateway(_Strict, frozen=True):
-    """The two listeners, and what one client may take of memory, connections and patience."""
+    """The listeners, and what one client may take of memory, connections and patience.
+
+    After loading, `admin_socket` is an absolute path, or None where there shall be none.
+    """
 
     listen: Text = "127.0.0.1:31313"
     metrics_listen: Text = "127.0.0.1:31314"
+    admin_socket: SocketPath | None = None
     tls: Tls | None = None
     body_bytes_max: Bytes = 33_554_432
     bodies_bytes_max: Bytes = 268_435_456  # of all requests in memory together
@@ -163,21 +109,34 @@ class Gateway(_Strict, frozen=True):
 
 
 class Eviction(_Strict, frozen=True):
-    """Who makes room for whom when a model has to be loaded."""
+    """Who makes room for whom when a model has to be loaded.
+
+    `drain_seconds`: so long the requests of a model may go on once it has to leave.
+    """
 
     strategy: Literal["lru", "priority"] = "lru"
     defrag_after_cycles: CountOrOff = 0
     min_residency_seconds: SecondsOrOff = 60
     max_swap_wait_seconds: SecondsOrOff = 30
+    drain_seconds: SecondsOrOff = 120
 
 
 class Neuron(_Strict, frozen=True):
-    """One server that runs models. After loading, `endpoint` has no trailing slash."""
+    """One server that runs models.
+
+    `max_in_flight`: requests of one model that it is given at once; None: what it reports, and
+    where it reports nothing, any number. `mac` and `wake_broadcast`: how a machine that sleeps is
+    woken, by a magic packet to that address. After loading, `endpoint` has no trailing slash, and
+    `mac` is in lower case with colons.
+    """
 
     name: Name
     endpoint: Text
     kind: Literal["neuron", "openai"] = "neuron"
     api_key: Secret | None = None
+    max_in_flight: Count | None = None
+    mac: HardwareAddress | None = None
+    wake_broadcast: Text = "255.255.255.255:9"
 
 
 class Polling(_Strict, frozen=True):
@@ -186,6 +145,23 @@ class Polling(_Strict, frozen=True):
     interval_seconds: Seconds = 5
     timeout_seconds: Seconds = 5
     misses_to_unhealthy: Count = 3
+
+
+class Waiting(_Strict, frozen=True):
+    """What a request may wait for, how long, and with how many others.
+
+    `queue_seconds`: for its turn at a loaded model; `load_seconds`: for a model to be loaded;
+    `plain_wait_seconds`: in all, where the client sees nothing of it, because it asked for a plain
+    answer. `requests_max` is per model. `quantum_tokens`: what a key of weight 1 may take in its
+    turn. A client that asked for a stream hears of us every `heartbeat_seconds`.
+    """
+
+    queue_seconds: Seconds = 120
+    load_seconds: Seconds = 1_800
+    plain_wait_seconds: Seconds = 60
+    requests_max: Count = 1_000
+    quantum_tokens: PositiveTokens = 4_096
+    heartbeat_seconds: Seconds = 5
 
 
 class BalanceWindow(_Strict, frozen=True, tag_field="kind", tag="balance"):
@@ -265,8 +241,9 @@ class Key(_Strict, frozen=True):
     """An API key and its own caps. Without any: uncapped, still metered.
 
     `over_cap: clamp` lowers the output of a request that does not fit, down to `min_output` tokens.
-    `models` None: all of them. The rest as in `Account`. After loading: `key` is None, `key_sha256`
-    is the lower-case SHA-256 of the key, `key_id` is filled.
+    `models` None: all of them. `weight`: its share where keys wait for one model. The rest as in
+    `Account`. After loading: `key` is None, `key_sha256` is the lower-case SHA-256 of the key,
+    `key_id` is filled.
     """
 
     account_id: Name
@@ -282,6 +259,7 @@ class Key(_Strict, frozen=True):
     min_output: PositiveTokens = 256
     models: tuple[ModelName, ...] | None = None
     shadow: bool = False
+    weight: Weight = 1
 
     @property
     def token_caps(self) -> tuple[TokenCap, ...]:
@@ -328,6 +306,7 @@ class Config(_Strict, frozen=True):
     entitlements: Entitlements = Entitlements()
     ledger: Ledger = Ledger()
     polling: Polling = Polling()
+    waiting: Waiting = Waiting()
 
 
 class Limit(_Strict, frozen=True):

@@ -79,7 +79,7 @@ def request_line(finished: Finished) -> None:
 
 def _fields(finished: Finished) -> list[tuple[str, object]]:
     charge = finished.charge
-    first = finished.first_token_seconds
+    first, unserved = finished.first_token_seconds, finished.unserved
     fields: list[tuple[str, object | None]] = [
         ("event", "request"),
         ("request_id", finished.request_id),
@@ -98,6 +98,8 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
         ("charged", charge.tokens if charge is not None else None),
         ("why", charge.why if charge is not None else None),
         ("ending", finished.ending.value if finished.ending is not None else None),
+        ("waited_ms", finished.waited_ms or None),
+        ("unserved", unserved.cause.value if unserved is not None else None),
         ("failure", quoted(finished.failure) if finished.failure else None),
         ("first_token_ms", round(first * 1000) if first is not None else None),
         ("duration_ms", round(finished.duration_seconds * 1000)),
@@ -107,11 +109,11 @@ def _fields(finished: Finished) -> list[tuple[str, object]]:
     return [(name, value) for name, value in fields if value is not None]
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, *, characters_max: int = 200) -> str:
     """A value from outside, made safe for one key=value line: bounded, printable, and in quotes
     unless every character of it is plain.
     """
-    safe = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    safe = "".join(letter if letter.isprintable() else "?" for letter in text[:characters_max])
     if _PLAIN.fullmatch(safe):
         return safe
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -6,12 +6,12 @@ import msgspec
 import trio
 
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
-from cortexd.fleet.board import Board
+from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers
 from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.ledger.desk import Desk, LedgerDown
 from cortexd.ledger.entries import Scope, Standing
-from cortexd.metrics import CONTENT_TYPE, Metrics
+from cortexd.metrics.instruments import CONTENT_TYPE, Metrics
 
 PATHS = ("/metrics", "/health", "/status")
 
@@ -20,11 +20,11 @@ class MetricsCore:
     """A core for `AsgiApp`: everything here is read-only and needs no key."""
 
     def __init__(
-        self, metrics: Metrics, board: Board, desk: Desk, *, capped: tuple[Scope, ...]
+        self, metrics: Metrics, traffic: Traffic, desk: Desk, *, capped: tuple[Scope, ...]
     ) -> None:
-        """Show `metrics`, the fleet on `board`, and the caps of the `capped` scopes."""
+        """Show `metrics`, the fleet and its `traffic`, and the caps of the `capped` scopes."""
         self._metrics = metrics
-        self._board = board
+        self._traffic = traffic
         self._desk = desk
         self._capped = tuple(dict.fromkeys(capped))
 
@@ -50,9 +50,9 @@ class MetricsCore:
         if admitted == "/metrics":
             content, body = CONTENT_TYPE, await self._exposition()
         elif admitted == "/health":
-            body = answers.health(self._board.view, self._desk.condition)
+            body = answers.health(self._traffic.view, self._desk.condition)
         else:
-            body = msgspec.json.encode(self._board.view)
+            body = msgspec.json.encode(self._traffic.view)
         length = b"%d" % len(body)
         await client.start(200, ((b"content-type", content), (b"content-length", length)))
         await client.finish(body)
@@ -60,13 +60,13 @@ class MetricsCore:
     async def _exposition(self) -> bytes:
         standings: tuple[Standing, ...] = ()
         self._metrics.working(
-            in_flight=sum(self._board.in_flight.values()),
+            in_flight=self._traffic.parts.residents.in_flight,
             tasks=trio.lowlevel.current_statistics().tasks_living,
         )
         with contextlib.suppress(LedgerDown):  # then the other figures matter more than ever
             standings = await self._desk.standings(self._capped)
         return self._metrics.exposition(
-            self._board.view,
+            self._traffic.view,
             standings,
             self._desk.condition,
             clock_skew_ms=self._desk.clock_skew_ms,

@@ -22,7 +22,10 @@ import trio
 from cortexd import __version__
 from cortexd.config.schema import Catalogue, Config
 from cortexd.daemon import logs
+from cortexd.daemon.admin_listener import serve_admin
+from cortexd.daemon.catalogue_watch import CatalogueWatch
 from cortexd.daemon.descriptors import raise_descriptor_limit
+from cortexd.daemon.fleet_log import FleetLog
 from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
 from cortexd.daemon.metrics_listener import MetricsCore
 from cortexd.daemon.sockets import (
@@ -35,17 +38,19 @@ from cortexd.daemon.sockets import (
 from cortexd.daemon.systemd import Notifier
 from cortexd.finished import Finished
 from cortexd.fleet.board import Board
+from cortexd.fleet.operator import FleetOperations
 from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
+from cortexd.fleet.traffic import Traffic
 from cortexd.gateway.asgi import AsgiApp, BodyLimits
 from cortexd.gateway.auth import Keyring, caps_of
-from cortexd.gateway.pipeline import Fleet, Gateway, Settings
+from cortexd.gateway.pipeline import Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.desk import Desk
 from cortexd.ledger.journal import Journal, JournalFailed, LedgerProblem
 from cortexd.ledger.task import run_ledger
-from cortexd.metrics import Metrics
+from cortexd.metrics.instruments import Metrics
 
 log = logging.getLogger("cortexd.daemon")
 
@@ -104,13 +109,18 @@ async def run_daemon(settings: DaemonSettings) -> None:
         async with contextlib.aclosing(desk), contextlib.aclosing(_pool(config)) as pool:
             for companion in settings.companions:
                 await nursery.start(companion, name="companion")
-            fleet = await _start_fleet(nursery, settings, pool)
-            await _start_metrics(nursery, config, sockets["metrics"], metrics, fleet.board, desk)
+            traffic = await _start_fleet(nursery, settings, pool, metrics)
+            watch = CatalogueWatch(config, settings.catalogue, traffic.adopt)
+            await nursery.start(watch.run, name="catalogue watch")
+            nursery.start_soon(_reload_on_signal, watch, name="reload signal")
+            await _start_metrics(nursery, config, sockets["metrics"], metrics, traffic, desk)
+            await _start_admin(nursery, config, traffic, metrics)
             gateway = Gateway(
                 Keyring(config.entitlements),
-                fleet,
+                traffic,
                 desk,
                 _request_settings(config),
+                pool=pool,
                 tell=partial(_tell, metrics),
             )
             ended = trio.Event()
@@ -175,10 +185,20 @@ async def _start_ledger(
     )
 
 
-async def _start_fleet(nursery: trio.Nursery, settings: DaemonSettings, pool: Pool) -> Fleet:
+async def _start_fleet(
+    nursery: trio.Nursery, settings: DaemonSettings, pool: Pool, metrics: Metrics
+) -> Traffic:
     """Poll every neuron once before anything is served, so that the first request finds a fleet."""
     config = settings.config
     board = Board(config.neurons)
+    traffic = Traffic(
+        config,
+        settings.catalogue,
+        board,
+        FleetLog(metrics.fleet),
+        started_unix_seconds=int(time.time()),
+    )
+    await nursery.start(traffic.run, pool, name="loads")
     async with trio.open_nursery() as first_polls:
         for neuron in config.neurons:
             first_polls.start_soon(
@@ -189,7 +209,20 @@ async def _start_fleet(nursery: trio.Nursery, settings: DaemonSettings, pool: Po
                 ),
                 name=f"first poll of {neuron.name}",
             )
-    return Fleet(settings.catalogue, board, pool)
+    return traffic
+
+
+async def _start_admin(
+    nursery: trio.Nursery, config: Config, traffic: Traffic, metrics: Metrics
+) -> None:
+    path = config.gateway.admin_socket
+    if path is not None:
+        await nursery.start(
+            partial(
+                serve_admin, FleetOperations(traffic), path, contained=metrics.connection_contained
+            ),
+            name="admin socket",
+        )
 
 
 async def _start_metrics(
@@ -197,11 +230,11 @@ async def _start_metrics(
     config: Config,
     listener: socket.socket,
     metrics: Metrics,
-    board: Board,
+    traffic: Traffic,
     desk: Desk,
 ) -> None:
     capped = tuple(cap.scope for cap in caps_of(config.entitlements))
-    core = MetricsCore(metrics, board, desk, capped=capped)
+    core = MetricsCore(metrics, traffic, desk, capped=capped)
     await nursery.start(
         partial(
             serve,
@@ -249,6 +282,13 @@ async def _obey_signals(closing: Closing, notifier: Notifier) -> None:
             else:
                 log.warning("event=hurrying signal=%s", name)
                 closing.hurry.set()
+
+
+async def _reload_on_signal(watch: CatalogueWatch) -> None:
+    """SIGHUP has the catalogue read again."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            watch.reload()
 
 
 def _tell(metrics: Metrics, finished: Finished) -> None:
@@ -321,9 +361,12 @@ def _body_limits(config: Config) -> BodyLimits:
 def _request_settings(config: Config) -> Settings:
     gateway = config.gateway
     return Settings(
-        Clocks(gateway.first_byte_seconds, gateway.between_bytes_seconds),
+        Clocks(
+            gateway.first_byte_seconds,
+            gateway.between_bytes_seconds,
+            config.waiting.heartbeat_seconds,
+        ),
         frozenset(gateway.forward_fields),
-        started_unix_seconds=int(time.time()),
         serve_uncapped=config.ledger.when_unavailable == "serve_uncapped",
     )
 

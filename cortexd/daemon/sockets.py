@@ -4,14 +4,17 @@ An address is `host:port`, `[v6]:port` or `unix:/path`. Source for taken ones: s
 """
 
 import contextlib
+import errno
 import os
 import socket
 import stat
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 
 from cortexd.config.addresses import AddressFault, TcpAddress, UnixAddress, parse_listen
 
 LISTEN_BACKLOG = 2048
+ADMIN_SOCKET_MODE = 0o600
+_PROBE_SECONDS = 1
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 # A client that vanished without a FIN is found by keep-alive probes after about a minute and a
@@ -45,6 +48,49 @@ def open_listener(address: str, *, unacknowledged_seconds: float) -> socket.sock
         ) from error
     watch_peers(listener, unacknowledged_seconds=unacknowledged_seconds)
     return listener
+
+
+@contextlib.contextmanager
+def open_admin_socket(path: str) -> Iterator[socket.socket]:
+    """Listen on `path` for this user (and root) alone; the socket is removed at the end.
+
+    One that a dead daemon left behind is replaced, a living daemon's never. The folder must exist.
+    Raises ListenProblem.
+    """
+    try:
+        parse_listen(f"unix:{path}")
+        listener = _listen_unix(path, ADMIN_SOCKET_MODE)
+    except AddressFault as fault:
+        raise ListenProblem(
+            f"cannot open the admin socket {path}: {fault.what}. "
+            "Give gateway.admin_socket a short absolute path"
+        ) from fault
+    except OSError as error:
+        raise ListenProblem(
+            f"cannot open the admin socket {path}: {error.strerror or error}. "
+            f"{_admin_advice(error, path)}, or choose another path with gateway.admin_socket"
+        ) from error
+    ours = os.lstat(path)
+    # While this is open, the socket counts as alive: no daemon that comes after us can have put its
+    # own there when we remove ours, although whoever serves on the listener closes it.
+    kept = listener.dup()
+    try:
+        yield listener
+    finally:
+        with contextlib.suppress(OSError):  # gone already, or not ours to remove any more
+            if os.path.samestat(os.lstat(path), ours):
+                os.unlink(path)
+        kept.close()
+        listener.close()
+
+
+def _admin_advice(error: OSError, path: str) -> str:
+    folder = os.path.dirname(path)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"Create the folder {folder}, owned by the daemon's user and with mode 0700"
+    if error.errno == errno.EADDRINUSE:
+        return "Stop the cortexd that listens there (a file that is no socket is never removed)"
+    return f"Let the daemon's user write into {folder}, and let no other user's socket be there"
 
 
 def watch_peers(listener: socket.socket, *, unacknowledged_seconds: float) -> None:
@@ -113,13 +159,22 @@ def _listen_tcp(where: TcpAddress) -> socket.socket:
     return listener
 
 
-def _listen_unix(path: str) -> socket.socket:
-    """Listen on a path, in place of a socket that an earlier run left behind and nobody answers."""
+def _listen_unix(path: str, mode: int | None = None) -> socket.socket:
+    """Listen on a path, in place of a socket that an earlier run left behind and nobody answers.
+
+    With a `mode`, the file has it from its first moment.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left_behind(path):
             os.unlink(path)
+        if mode is not None:
+            # Linux makes the file with the mode of the descriptor. A umask would do, but it is the
+            # whole process's, and other threads make files too.
+            os.fchmod(listener.fileno(), mode)
         listener.bind(path)
+        if mode is not None:
+            os.chmod(path, mode)  # for any other kernel; nobody can connect before `listen`
         listener.listen(LISTEN_BACKLOG)
     except OSError:
         listener.close()
@@ -132,8 +187,11 @@ def _is_left_behind(path: str) -> bool:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(_PROBE_SECONDS)  # without one, a full backlog would hang us
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 return True
+            except BlockingIOError:  # the backlog is full: stuck perhaps, but alive
+                return False
     return False

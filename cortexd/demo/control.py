@@ -67,7 +67,8 @@ def health(machine: Machine) -> Json:
 
 def models(machine: Machine) -> list[Json]:
     """GET /models: what is resident, as a bare array."""
-    return [_model(resident) for resident in _shown(machine)]
+    show_loading = machine.switches.show_loading
+    return [_model(resident) for resident in _shown(machine, loading=show_loading)]
 
 
 def openai_models(machine: Machine) -> Json:
@@ -80,7 +81,7 @@ def openai_models(machine: Machine) -> Json:
             "owned_by": machine.name,
             "max_model_len": resident.model.context,
         }
-        for resident in _shown(machine)
+        for resident in _shown(machine, loading=False)
     ]
     return {"object": "list", "data": data}
 
@@ -115,8 +116,8 @@ def capabilities(machine: Machine, model_id: str) -> Json:
     return {"capabilities": list(model.capabilities)}
 
 
-def _shown(machine: Machine) -> list[Resident]:
-    return [r for r in machine.rack.resident.values() if r.status != "loading"]
+def _shown(machine: Machine, *, loading: bool) -> list[Resident]:
+    return [r for r in machine.rack.resident.values() if loading or r.status != "loading"]
 
 
 def _model(resident: Resident) -> Json:

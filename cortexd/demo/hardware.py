@@ -59,7 +59,7 @@ class Resident:
 
 
 class DoesNotFit(Exception):
-    """No room for a model on the devices asked for; the text says how much is free."""
+    """A model cannot be on the devices asked for: no room, or no such devices; the text says so."""
 
 
 class Rack:
@@ -89,10 +89,10 @@ class Rack:
         """Makes a model resident, or raises DoesNotFit and changes nothing."""
         assert model.id not in self.resident, "a model is resident once"
         chosen = tuple(devices or self._roomiest(tensor_parallel or model.tensor_parallel))
+        self._check(chosen)
         resident = Resident(model, chosen)
-        indices = {device.index for device in self.devices}
         for index in chosen:
-            free_mb = self.free_mb(index) if index in indices else 0
+            free_mb = self.free_mb(index)
             if free_mb < resident.vram_mb_per_device:
                 raise DoesNotFit(
                     f"insufficient VRAM on device {index}: {model.id} needs "
@@ -104,6 +104,14 @@ class Rack:
     def take_out(self, model_id: str) -> bool:
         """Frees a model's memory; False when it is not resident."""
         return self.resident.pop(model_id, None) is not None
+
+    def _check(self, chosen: Sequence[int]) -> None:
+        known = [device.index for device in self.devices]
+        for position, index in enumerate(chosen):
+            if index not in known:
+                raise DoesNotFit(f"device {index} does not exist, this neuron has {known}")
+            if index in chosen[:position]:
+                raise DoesNotFit(f"device {index} is named twice")
 
     def _roomiest(self, count: int) -> list[int]:
         by_room = sorted(self.devices, key=lambda device: -self.free_mb(device.index))

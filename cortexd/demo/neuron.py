@@ -92,8 +92,9 @@ class SimulatedNeuron:
     def restart(self, *, empty: bool = False) -> None:
         """Starts over as a fresh process would: with the models resident at start, or with none.
 
-        Counters stay.
+        Counters stay; loads under way are lost.
         """
+        self._loader.forget()
         known = self.machine.rack.known.values()
         self.machine.boot([] if empty else [model.id for model in known if model.resident])
 
@@ -224,10 +225,22 @@ class SimulatedNeuron:
             case "POST", "/v1/embeddings":
                 await answer_embeddings(self.machine, request, reply)
             case "POST", "/models/load":
-                canned = await self._loader.load(read_spec(request.body))
-                await reply.send(canned.status, canned.body, canned.headers)
+                await self._load(request, reply)
             case _:
                 await reply.send(200, msgspec.json.encode(self._managed(request)), (_JSON,))
+
+    async def _load(self, request: Request, reply: Reply) -> None:
+        spec = read_spec(request.body)
+        outcome: Canned | Broken
+        if kind := self.switches.load_breaks.get(spec.bare_id):
+            await self._loader.begin(spec)
+            outcome = Broken(kind)
+        else:
+            outcome = await self._loader.load(spec)
+        if isinstance(outcome, Broken):
+            await break_before_head(outcome, reply)
+        else:
+            await reply.send(outcome.status, outcome.body, outcome.headers)
 
     def _managed(self, request: Request) -> object:
         machine = self.machine

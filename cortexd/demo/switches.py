@@ -136,8 +136,20 @@ class Switches:
     """How every inference reply goes wrong."""
     faults: dict[str, Canned | Broken] = field(default_factory=dict)
     """Path (percent-encoded, or "*" for all) -> what happens there, whatever was asked."""
-    load_failures: dict[str, str] = field(default_factory=dict)
-    """Model -> kind of a permanent load failure, such as "empty_repo"."""
+    load_failures: dict[str, str | Canned | Broken] = field(default_factory=dict)
+    """Model -> how its loads fail, all that wait for one alike.
+
+    The kind of a permanent failure, such as "empty_repo"; a whole reply; or a broken connection.
+    """
+    late_load_failures: bool = False
+    """Loads fail only once they have taken their time, and their memory meanwhile."""
+    load_breaks: dict[str, BreakKind] = field(default_factory=dict)
+    """Model -> what becomes of the connection of whoever asks for its load.
+
+    Right after the load has begun, which goes on; SILENCE: nobody ever hears of its end.
+    """
+    show_loading: bool = False
+    """A model that is being loaded is in /models, with the status "loading"."""
     cuda_unavailable: str | None = None
     """The reason why every load fails until a reboot."""
     draining: bool = False

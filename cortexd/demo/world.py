@@ -1,7 +1,9 @@
-"""The ready-made world of `cortexd demo`: three neurons with different cards, four names for three
-models, two keys with a cap each, and the configuration that ties them together.
+"""The ready-made world of `cortexd demo`: three neurons with different cards, five models, two keys
+with a cap each, and the configuration that ties them together.
 
-Replies are long enough, and the caps small enough, that about ten questions reach a cap.
+Replies are long enough, and the caps small enough, that about ten questions reach a cap. Three
+models are loaded at the start. Of the other two one fits beside them, and one only where another
+makes room; both take long enough to load, and the clocks are short enough, to watch it.
 """
 
 from hashlib import sha256
@@ -14,6 +16,7 @@ from cortexd.config.schema import (
     Config,
     Cost,
     Entitlements,
+    Eviction,
     Gateway,
     Key,
     Ledger,
@@ -21,6 +24,7 @@ from cortexd.config.schema import (
     Neuron,
     Polling,
     RollingWindow,
+    Waiting,
 )
 from cortexd.demo.admission import AdmissionLimits
 from cortexd.demo.hardware import Device, SimulatedModel
@@ -36,11 +40,17 @@ ROLLING_SECONDS = 60
 LARGE = "sim/oak-32b"
 SMALL = "sim/fern-8b"
 TINY = "sim/moss-1b"
+COLD = "sim/yew-3b"
+"""Loaded nowhere at first; there is room for it."""
+DISPLACING = "sim/elm-14b"
+"""Loaded nowhere at first, and only where `SMALL` leaves for it."""
+DISPLACED_ON = "scout"
 ALIASES = {"large": LARGE, "small": SMALL}
 
 _OUTPUT_TOKENS_MAX = 320
 _NATURAL_TOKENS = (90, 240)
 _CONTEXT_TOKENS = 8192
+_LOADED_MB_PER_SECOND = 800
 _LINE = AdmissionLimits(max_in_flight=4, max_queue_depth=16)
 
 
@@ -57,62 +67,68 @@ class DemoWorld(msgspec.Struct, frozen=True):
             neuron.close()
 
 
-def demo_world(*, listen: str, metrics_listen: str, ledger_directory: str) -> DemoWorld:
+def demo_world(
+    *, listen: str, metrics_listen: str, ledger_directory: str, admin_socket: str | None = None
+) -> DemoWorld:
     """Binds the neurons to free ports of 127.0.0.1 and writes the configuration around them."""
     neurons = _neurons()
     for neuron in neurons:
         neuron.bind()
     config = Config(
-        gateway=Gateway(listen=listen, metrics_listen=metrics_listen, grace_seconds=5),
+        gateway=Gateway(
+            listen=listen,
+            metrics_listen=metrics_listen,
+            admin_socket=admin_socket,
+            grace_seconds=5,
+        ),
+        eviction=Eviction(min_residency_seconds=5, max_swap_wait_seconds=10, drain_seconds=5),
         neurons=tuple(Neuron(neuron.name, neuron.url) for neuron in neurons),
         entitlements=Entitlements(require_auth=True, keys=_keys()),
         ledger=Ledger(ledger_directory),
         polling=Polling(interval_seconds=2),
+        waiting=Waiting(heartbeat_seconds=2),
     )
     return DemoWorld(config, _catalogue(), neurons)
 
 
 def _neurons() -> tuple[SimulatedNeuron, ...]:
-    large = _model(LARGE, vram_mb=36000, tensor_parallel=2, reasoning=True)
-    small = _model(SMALL, vram_mb=6500)
-    tiny = _model(TINY, vram_mb=1200)
     beast = tuple(Device(index, "Simulated RTX 3090", 24576) for index in range(2))
     scout = (Device(0, "Simulated RTX 3060", 12288),)
     mini = (Device(0, "Simulated RTX 2070", 8192, "7.5"),)
     return (
-        _neuron("beast", (large,), beast, token_seconds=0.015),
-        _neuron("scout", (small, tiny), scout, token_seconds=0.01),
-        _neuron("mini", (small,), mini, token_seconds=0.02),
+        _neuron("beast", (LARGE,), beast, token_seconds=0.015),
+        _neuron(DISPLACED_ON, (SMALL, TINY), scout, token_seconds=0.01),
+        _neuron("mini", (SMALL,), mini, token_seconds=0.02),
     )
 
 
 def _neuron(
     name: str,
-    models: tuple[SimulatedModel, ...],
+    resident: tuple[str, ...],
     devices: tuple[Device, ...],
     *,
     token_seconds: float,
 ) -> SimulatedNeuron:
+    """A neuron that can load every model of this world, and has these loaded."""
     switches = Switches(
         token_seconds=token_seconds,
         prefill_seconds=10 * token_seconds,
         natural_tokens=_NATURAL_TOKENS,
     )
-    return SimulatedNeuron(name, models, devices, switches=switches, admission=_LINE)
-
-
-def _model(
-    model_id: str, *, vram_mb: int, tensor_parallel: int = 1, reasoning: bool = False
-) -> SimulatedModel:
-    return SimulatedModel(
-        model_id,
-        vram_mb,
-        load_seconds=vram_mb / 6000,
-        context=_CONTEXT_TOKENS,
-        output=_OUTPUT_TOKENS_MAX,
-        tensor_parallel=tensor_parallel,
-        reasoning=reasoning,
+    models = tuple(
+        SimulatedModel(
+            model.id,
+            model.vram_mb or 0,
+            resident=model.id in resident,
+            load_seconds=(model.vram_mb or 0) / _LOADED_MB_PER_SECOND,
+            context=_CONTEXT_TOKENS,
+            output=_OUTPUT_TOKENS_MAX,
+            tensor_parallel=model.min_devices,
+            reasoning=model.id == LARGE,
+        )
+        for model in _catalogue().models
     )
+    return SimulatedNeuron(name, models, devices, switches=switches, admission=_LINE)
 
 
 def _keys() -> tuple[Key, ...]:
@@ -134,35 +150,33 @@ def _keys() -> tuple[Key, ...]:
 
 
 def _catalogue() -> Catalogue:
-    limit = Limit(context=_CONTEXT_TOKENS, output=_OUTPUT_TOKENS_MAX)
     return Catalogue(
         models=(
-            CatalogueModel(
-                LARGE,
-                harness="candle",
-                vram_mb=36000,
-                min_devices=2,
-                pinned_on=("beast",),
-                limit=limit,
-                cost=Cost(input=0.4, output=1.2),
-                capabilities=("text",),
-            ),
-            CatalogueModel(
-                SMALL,
-                harness="candle",
-                vram_mb=6500,
-                limit=limit,
-                cost=Cost(input=0.1, output=0.3),
-                capabilities=("text",),
-            ),
-            CatalogueModel(
-                TINY,
-                harness="candle",
-                vram_mb=1200,
-                limit=limit,
-                cost=Cost(input=0, output=0),
-                capabilities=("text",),
-            ),
+            _model(LARGE, 36000, Cost(0.4, 1.2), min_devices=2, pinned_on=("beast",)),
+            _model(SMALL, 6500, Cost(0.1, 0.3)),
+            _model(TINY, 1200, Cost(0, 0)),
+            _model(COLD, 4000, Cost(0.05, 0.15)),
+            _model(DISPLACING, 9000, Cost(0.2, 0.6)),
         ),
         aliases=dict(ALIASES),
+    )
+
+
+def _model(
+    model_id: str,
+    vram_mb: int,
+    cost: Cost,
+    *,
+    min_devices: int = 1,
+    pinned_on: tuple[str, ...] = (),
+) -> CatalogueModel:
+    return CatalogueModel(
+        model_id,
+        harness="candle",
+        vram_mb=vram_mb,
+        min_devices=min_devices,
+        pinned_on=pinned_on,
+        limit=Limit(context=_CONTEXT_TOKENS, output=_OUTPUT_TOKENS_MAX),
+        cost=cost,
+        capabilities=("text",),
     )

@@ -36,6 +36,11 @@ class RefusalKind(Enum):
     INSUFFICIENT_QUOTA = "insufficient_quota"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     NO_NEURON = "no_neuron"
+    NO_ROOM = "no_room"
+    MODEL_LOADING = "model_loading"
+    MODEL_LOAD_FAILED = "model_load_failed"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
     OVERLOADED = "overloaded"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -120,6 +125,11 @@ TABLE: dict[RefusalKind, Row] = {
     _K.INSUFFICIENT_QUOTA: Row(429, "insufficient_quota", "insufficient_quota", Retry.NEVER),
     _K.RATE_LIMIT_EXCEEDED: Row(429, _LIMIT, "rate_limit_exceeded", Retry.LATER),
     _K.NO_NEURON: Row(503, _SERVER, "no_neuron", Retry.LATER),
+    _K.NO_ROOM: Row(503, _SERVER, "no_room", Retry.LATER),
+    _K.MODEL_LOADING: Row(503, _SERVER, "model_loading", Retry.LATER),
+    _K.MODEL_LOAD_FAILED: Row(503, _SERVER, "model_load_failed", Retry.NEVER),
+    _K.QUEUE_FULL: Row(503, _SERVER, "queue_full", Retry.LATER),
+    _K.QUEUE_TIMEOUT: Row(503, _SERVER, "queue_timeout", Retry.LATER),
     _K.OVERLOADED: Row(503, _SERVER, "overloaded", Retry.LATER),
     _K.LEDGER_UNAVAILABLE: Row(503, _SERVER, "ledger_unavailable", Retry.LATER),
     _K.UPSTREAM_UNREACHABLE: Row(502, _SERVER, "upstream_unreachable", Retry.LATER),

@@ -133,6 +133,11 @@ def _read_lines(raw: bytes, text: bytes) -> Event:
     return Event(raw=raw, name=name, data=b"\n".join(data) if data else None)
 
 
+def write_comment(text: bytes) -> bytes:
+    """Frame one line that every reader skips."""
+    return b": %s\n\n" % text
+
+
 def write_event(data: bytes, *, name: bytes = b"") -> bytes:
     """Frame one line of data as an event."""
     prefix = b"event: %s\n" % name if name else b""

@@ -1,22 +1,21 @@
-"""The board on which the fleet is written: the view, what we have in flight, and who doubts.
+"""The board on which the fleet is written: the view, and who doubts it.
 
-Owns the one mutable place of the fleet. Pollers publish to it, everybody reads it, requests sign in
-while they are with a neuron. Refuses to know how a poller waits: it is woken through a callable.
+Owns the picture that pollers publish and everybody reads. Refuses to know how a poller waits, and
+what follows from a new picture: both are told through a callable.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cortexd.fleet.routing import Route, choose
+import msgspec
+
 from cortexd.fleet.view import FleetView, NeuronName, NeuronView, before_the_first_poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+    from collections.abc import Callable, Sequence, Set
 
-    from cortexd.config.schema import Neuron, Secret
+    from cortexd.config.schema import Neuron
     from cortexd.fleet.reports import ModelId
 
 
@@ -26,10 +25,7 @@ class Board:
     def __init__(self, neurons: Sequence[Neuron]) -> None:
         """Begin with every configured neuron, none of them heard of yet."""
         self._view = before_the_first_poll(neurons)
-        self._api_keys: dict[NeuronName, Secret] = {
-            NeuronName(each.name): each.api_key for each in neurons if each.api_key is not None
-        }
-        self._in_flight: dict[tuple[NeuronName, ModelId], int] = {}
+        self._on_news: Callable[[NeuronName], None] = lambda _: None
         self._wakers: dict[NeuronName, Callable[[], None]] = {}
         self._doubted: dict[NeuronName, set[ModelId]] = {}
 
@@ -38,32 +34,22 @@ class Board:
         """The picture as of now; it never changes, a new one takes its place."""
         return self._view
 
-    @property
-    def in_flight(self) -> Mapping[tuple[NeuronName, ModelId], int]:
-        """Our own requests by neuron and model, where there are any: a live, read-only mapping."""
-        return MappingProxyType(self._in_flight)
-
     def publish(self, neuron: NeuronView) -> None:
         """Put a new picture of one neuron in the place of the old one."""
         self._view = FleetView({**self._view.neurons, neuron.name: neuron})
+        self._on_news(neuron.name)
 
-    def route(self, model: ModelId, *, without: Set[str] = frozenset()) -> Route | None:
-        """The route of a request that comes now (`routing.choose`)."""
-        return choose(self._view, self._in_flight, model, without=without, api_keys=self._api_keys)
+    def withdraw(self, neuron: NeuronName, model: ModelId) -> None:
+        """Take a model off a neuron's picture, since it is known to be gone, and have it polled."""
+        known = self._view.neurons[neuron]
+        if model in known.models:
+            models = {name: each for name, each in known.models.items() if name != model}
+            self.publish(msgspec.structs.replace(known, models=models, is_stale=True))
+        self.doubt(neuron)
 
-    @contextmanager
-    def serving(self, route: Route) -> Iterator[None]:
-        """Count a request as in flight for as long as the block lasts."""
-        place = (route.neuron, route.model)
-        self._in_flight[place] = self._in_flight.get(place, 0) + 1
-        try:
-            yield
-        finally:
-            left = self._in_flight[place] - 1
-            if left:
-                self._in_flight[place] = left
-            else:
-                del self._in_flight[place]
+    def tell(self, on_news: Callable[[NeuronName], None]) -> None:
+        """Have `on_news` called after every new picture of a neuron, from now on."""
+        self._on_news = on_news
 
     def doubt(self, neuron: NeuronName, model: ModelId | None = None) -> None:
         """Ask for a poll of a neuron now: it did not behave as the view says.

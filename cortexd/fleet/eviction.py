@@ -78,7 +78,7 @@ def protection(
 def matures_in_ms(books: Books, residency: Residency, settings: Eviction) -> int:
     """How long it still counts as just loaded; of a load that we know nothing about: 0."""
     use = books.situation.uses.get(residency)
-    if use is None:
+    if use is None or residency in books.situation.yielding:
         return 0
     least_ms = round(settings.min_residency_seconds * 1000)
     return max(0, use.loaded_ms + least_ms - books.situation.now_ms)
@@ -110,7 +110,8 @@ def smallest_set(
 ) -> tuple[Candidate, ...] | None:
     """The models to displace so that `width` of the cards lack nothing any more.
 
-    The fewest; of these the least missed (`set_regret`), then by name. None: not even all of them,
+    The fewest; of these the least missed, compared from the most missed model down, where of two
+    that are missed alike the one with the later name counts as more. None: not even all of them,
     or not `at_most`, suffice. A search that is not done after `steps_max` steps ends with a set of
     which no part suffices, but not surely the smallest. 64 steps are always enough for a model on
     one card.
@@ -269,6 +270,10 @@ class Cycles:
     def restarted(self, neuron: NeuronName) -> None:
         """Begin anew: its memory is in one piece again."""
         self._counts.pop(neuron, None)
+
+    def is_restart_advised(self, neuron: NeuronName) -> bool:
+        """Whether it has been time for a restart since the last one."""
+        return self._after > 0 and self.count(neuron) >= self._after
 
     def count(self, neuron: NeuronName) -> int:
         """How many since the start, or since its restart."""

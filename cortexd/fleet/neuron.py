@@ -1,9 +1,10 @@
-"""The control client of one neuron: one call, `poll`, asks all that has to be asked now.
+"""The control client of one neuron: `poll` asks all that has to be asked now, `load` and `unload`
+have it do something.
 
 Owns which read calls a poll is made of, what is asked only once, and the limits on replies. Of a
 poll only the model list is essential: a neuron that serves models is up, whatever else it
-withholds. Refuses to know when polls are due and what follows from them. httpx comes in here and
-nowhere else but in the pool's transport.
+withholds. Refuses to know when polls are due, what is to be loaded and what follows from either.
+httpx comes in here and nowhere else but in the pool's transport.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ import httpx
 import trio
 
 from cortexd.fleet.addresses import reachable_from_here, without_version_path
+from cortexd.fleet.load_calls import (
+    LoadFailed,
+    LoadSpec,
+    UnloadFailed,
+    load_body,
+    load_failure,
+    read_capabilities,
+    unload_body,
+    unload_failure,
+)
 from cortexd.fleet.pool import Pool, PoolTransport
 from cortexd.fleet.reports import (
     Discovery,
@@ -52,7 +63,12 @@ class PollFailed(Exception):
 
 
 class Control(Protocol):
-    """The control client of a neuron of any kind. Used by its poller alone."""
+    """The control client of a neuron of any kind.
+
+    `poll`, and what it remembers from one time to the next, is its poller's alone. `load`, `unload`
+    and `capabilities` remember nothing: anybody may call them, also at the same time. Each has a
+    connection of its own, so that none waits behind another.
+    """
 
     async def poll(self) -> Answered:
         """Ask now; raises PollFailed. Takes no longer than its timeout. Checkpoints."""
@@ -62,6 +78,27 @@ class Control(Protocol):
 
     def forget_endpoints(self, models: Iterable[ModelId]) -> None:
         """Look the addresses of these models up again at the next poll."""
+
+    async def load(self, spec: LoadSpec) -> None:
+        """Have a model loaded; returns once it is resident, also if it was before.
+
+        Raises LoadFailed. Waits for as long as the neuron takes, and may hear nothing meanwhile: to
+        bound that is up to the caller. Checkpoints. A cancel closes the connection and no more: the
+        neuron goes on with its load, and asking again joins the load that is under way.
+        """
+
+    async def unload(self, model: ModelId) -> None:
+        """Have a model unloaded; returns once it is gone, also if it was before.
+
+        Raises UnloadFailed. The caller bounds the time. Checkpoints; after a cancel the model may
+        be gone or not.
+        """
+
+    async def capabilities(self, model: ModelId) -> tuple[str, ...] | None:
+        """What a model can do (text, vision, image ...), also one that is not loaded.
+
+        None: this neuron cannot tell now. Takes no longer than a poll. Checkpoints.
+        """
 
     async def aclose(self) -> None:
         """Done; the pool stays open."""
@@ -74,8 +111,16 @@ def control_of(neuron: Neuron, pool: Pool, *, timeout_seconds: float) -> Control
     return NeuronControl(neuron, pool, timeout_seconds)
 
 
+class _NoAnswer(Exception):
+    """A call got no whole answer; `reason` in a few words, none of them the neuron's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Calls:
-    """GET requests to one server, with a limit on what is read."""
+    """Requests to one server, with a limit on what is read and none on how long it takes."""
 
     def __init__(self, endpoint: str, api_key: Secret | None, pool: Pool) -> None:
         headers = {"accept": "application/json", "accept-encoding": "identity"}
@@ -92,23 +137,30 @@ class _Calls:
     async def get(self, path: str) -> bytes:
         """The body of a 200; anything else raises PollFailed."""
         try:
-            async with self._client.stream("GET", self._base_url + path) as reply:
-                if reply.status_code != 200:
-                    status = reply.status_code
-                    raise PollFailed(f"{_shown(path)} answered with status {status}", status)
-                return await _read_whole(reply, path)
+            status, body = await self.ask("GET", path)
+        except _NoAnswer as none:
+            raise PollFailed(f"{_shown(path)}: {none.reason}") from none
+        if status != 200:
+            raise PollFailed(f"{_shown(path)} answered with status {status}", status)
+        return body
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Status and whole body of the answer; raises _NoAnswer."""
+        headers = {"content-type": "application/json"} if body else None
+        try:
+            async with self._client.stream(
+                method, self._base_url + path, content=body, headers=headers
+            ) as reply:
+                if reply.headers.get("content-encoding", "identity") != "identity":
+                    raise _NoAnswer("it answered compressed")
+                pieces = [piece async for piece in reply.aiter_raw()]
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PollFailed(f"{_shown(path)}: {error}") from error
+            raise _NoAnswer(str(error)) from error
+        return reply.status_code, b"".join(pieces)
 
     async def aclose(self) -> None:
         """Close the client."""
         await self._client.aclose()
-
-
-async def _read_whole(reply: httpx.Response, path: str) -> bytes:
-    if reply.headers.get("content-encoding", "identity") != "identity":
-        raise PollFailed(f"{_shown(path)} answered compressed")
-    return b"".join([piece async for piece in reply.aiter_raw()])
 
 
 def _shown(path: str) -> str:
@@ -203,6 +255,36 @@ class NeuronControl:
         for model in models:
             self._endpoints.pop(model, None)
 
+    async def load(self, spec: LoadSpec) -> None:
+        """See `Control`."""
+        try:
+            status, body = await self._calls.ask("POST", "/models/load", load_body(spec))
+        except _NoAnswer as none:
+            raise LoadFailed(f"/models/load: {none.reason}") from none
+        failure = load_failure(status, body)
+        if failure is not None:
+            raise failure
+
+    async def unload(self, model: ModelId) -> None:
+        """See `Control`."""
+        try:
+            status, body = await self._calls.ask("POST", "/models/unload", unload_body(model))
+        except _NoAnswer as none:
+            raise UnloadFailed(f"/models/unload: {none.reason}") from none
+        failure = unload_failure(status, body)
+        if failure is not None:
+            raise failure
+
+    async def capabilities(self, model: ModelId) -> tuple[str, ...] | None:
+        """See `Control`."""
+        with trio.move_on_after(self._timeout_seconds):
+            try:
+                path = f"/models/{quote(model, safe='')}/capabilities"
+                return read_capabilities(*await self._calls.ask("GET", path))
+            except _NoAnswer:
+                return None
+        return None
+
     async def aclose(self) -> None:
         """See `Control`."""
         await self._calls.aclose()
@@ -231,6 +313,22 @@ class OpenAiControl:
 
     def forget_endpoints(self, models: Iterable[ModelId]) -> None:
         """See `Control`. The address is the configured one."""
+
+    async def load(self, spec: LoadSpec) -> None:
+        """See `Control`. The API of this kind knows no loading: always fails."""
+        await trio.lowlevel.checkpoint()
+        reason = "a server of kind openai has the models that it was started with: start it with"
+        raise LoadFailed(f"{reason} {spec.model}", permanent=True)
+
+    async def unload(self, model: ModelId) -> None:
+        """See `Control`. The API of this kind knows no unloading: always fails."""
+        await trio.lowlevel.checkpoint()
+        raise UnloadFailed("a server of kind openai keeps the models that it was started with")
+
+    async def capabilities(self, model: ModelId) -> tuple[str, ...] | None:
+        """See `Control`. The API of this kind says nothing about them."""
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def aclose(self) -> None:
         """See `Control`."""

@@ -69,7 +69,7 @@ class Why(enum.Enum):
     IN_USE = "the models in its place are in use"
     UNLOADING = "it is being unloaded"
     WARMING_UP = "the neuron is still loading models of its own"
-    NOT_KNOWN_YET = "the neuron has not told yet what cards it has"
+    NOT_KNOWN_YET = "the neuron has not told yet what cards it has, or how much of them is free"
     UNSERVABLE = "it is loaded, but the neuron cannot serve it"
     OUTRANKED = "the models in its place are of a higher residency class"
     NO_ROOM = "other programs, or models beyond their vram_mb, hold the memory"
@@ -212,7 +212,7 @@ def _hindrance(neuron: NeuronView, model: ModelId, books: Books) -> Why | None:
         return Why.UNLOADING
     if offer is not None and offer.status is not Status.UNLOADED:
         return Why.UNSERVABLE
-    if neuron.discovery is None:
+    if neuron.discovery is None or neuron.is_stale:
         return Why.NOT_KNOWN_YET
     return Why.WARMING_UP if books.loads_by_itself(neuron) else None
 

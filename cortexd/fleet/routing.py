@@ -1,25 +1,30 @@
-"""Which neuron serves a request now, or why none can.
+"""Which neuron serves a request now, among those that have its model loaded.
 
-Owns the choice among neurons that have a model loaded. Refuses to know how the picture it reads
-came about, and how a model gets loaded.
+Owns the choice, and how many requests a neuron is given at once. Refuses to know how the picture it
+reads came about, how a model gets loaded, and who waits when nobody is free.
 """
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cortexd.fleet.addresses import address_of
+from cortexd.fleet.affinity import Affinity, rank
+from cortexd.fleet.breaker import Breakers, Verdict
 from cortexd.fleet.reports import ModelId
-from cortexd.fleet.view import NeuronKind, NeuronName, Status
+from cortexd.fleet.view import NeuronKind, NeuronName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Iterator, Sequence, Set
 
-    from cortexd.config.schema import Secret
-    from cortexd.fleet.view import FleetView, ModelView, NeuronView
+    from cortexd.config.schema import Neuron, Secret
+    from cortexd.fleet.affinity import Mark
+    from cortexd.fleet.board import Board
+    from cortexd.fleet.breaker import State, Ticket
+    from cortexd.fleet.residents import Resident, Residents
+    from cortexd.fleet.view import NeuronView
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -35,44 +40,11 @@ class Route(msgspec.Struct, frozen=True):
         return f"Route({self.neuron!r}, {self.model!r}, {self.base_url!r})"  # never the key
 
 
-class WhyNot(enum.Enum):
-    """Why no neuron can serve a model; the values are words for a log."""
+def route_to(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Route:
+    """The route to a model that can serve there.
 
-    NO_HEALTHY_NEURON = "no_healthy_neuron"
-    UNKNOWN = "unknown"
-    NOT_LOADED = "not_loaded"
-    UNSERVABLE = "unservable"
-    RECOVERING = "recovering"
-
-
-def choose(
-    view: FleetView,
-    in_flight: Mapping[tuple[NeuronName, ModelId], int],
-    model: ModelId,
-    *,
-    without: Set[str] = frozenset(),
-    api_keys: Mapping[NeuronName, Secret],
-) -> Route | None:
-    """The least busy healthy neuron that has `model` loaded and can serve it; None: there is none.
-
-    Busy is what the neuron last reported in flight and waiting plus `in_flight`, our own count;
-    ties go by name. Neurons in `without` have been tried. A neuron's key goes with the route only
-    if the route leads to the host that the operator gave the key for.
+    The neuron's key goes with it only if it leads to the host that the operator gave the key for.
     """
-    best: tuple[int, NeuronName] | None = None
-    for name, neuron in view.neurons.items():
-        offer = neuron.models.get(model)
-        if offer is None or not neuron.healthy or not offer.can_serve or name in without:
-            continue
-        busy = offer.load.in_flight + offer.load.queue_depth + in_flight.get((name, model), 0)
-        if best is None or (busy, name) < best:
-            best = busy, name
-    if best is None:
-        return None
-    return _route(view.neurons[best[1]], model, api_keys.get(best[1]))
-
-
-def _route(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Route:
     base_url = neuron.models[model].base_url
     assert base_url is not None, "can_serve promises an address"
     key = None
@@ -81,23 +53,95 @@ def _route(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Route:
     return Route(neuron.name, neuron.kind, model, base_url, key)
 
 
-def why_not(view: FleetView, model: ModelId) -> WhyNot | None:
-    """Why `choose` finds nothing, the most hopeful reason of all neurons; None when it would."""
-    healthy = [neuron for neuron in view.neurons.values() if neuron.healthy]
-    if not healthy:
-        return WhyNot.NO_HEALTHY_NEURON
-    offers = [neuron.models[model] for neuron in healthy if model in neuron.models]
-    if any(offer.can_serve for offer in offers):
-        return None
-    if not offers:
-        listed = any(model in neuron.models for neuron in view.neurons.values())
-        return WhyNot.NO_HEALTHY_NEURON if listed else WhyNot.UNKNOWN
-    return max((_why_not(offer) for offer in offers), key=list(WhyNot).index)
+class Replicas:
+    """The residencies that can serve, and the choice among them."""
+
+    def __init__(self, neurons: Sequence[Neuron], board: Board, residents: Residents) -> None:
+        """`neurons` as configured: their keys, and how many requests each is given at once."""
+        self._board = board
+        self._residents = residents
+        self._api_keys: dict[NeuronName, Secret] = {
+            NeuronName(each.name): each.api_key for each in neurons if each.api_key is not None
+        }
+        self._most: dict[NeuronName, int] = {
+            NeuronName(each.name): each.max_in_flight
+            for each in neurons
+            if each.max_in_flight is not None
+        }
+        self.breakers = Breakers()
+        self.affinity = Affinity()
+
+    def is_served(self, model: ModelId) -> bool:
+        """Whether a request for the model only has to wait for its turn."""
+        return next(self._serving(model), None) is not None
+
+    def has_room(self, model: ModelId, now_ms: int) -> bool:
+        """Whether a request for the model could go out now."""
+        return bool(self._free(model, frozenset(), now_ms))
+
+    def retry_in_ms(self, model: ModelId, now_ms: int) -> int | None:
+        """When a breaker lets the next request pass, if breakers are all that is in the way."""
+        return self.breakers.retry_in_ms((each.name for each, _ in self._serving(model)), now_ms)
+
+    def choose(
+        self, model: ModelId, marks: Sequence[Mark], without: Set[NeuronName], now_ms: int
+    ) -> tuple[Route, Resident] | None:
+        """The replica for a request that goes out now; None: none is free.
+
+        First the one that has read the beginning of the conversation, unless it is busier than
+        others; then the least busy by the neuron's last report plus our own count; then by name.
+        Neurons in `without` have been tried.
+        """
+        free = self._free(model, without, now_ms)
+        if not free:
+            return None
+        busy = {name: _busy(neuron, stay) for name, (neuron, stay) in free.items()}
+        preferred = self.affinity.prefer(marks, busy, now_ms=now_ms) if marks else None
+        chosen = rank(free, busy, self.breakers.states(free, now_ms), preferred)[0]
+        neuron, stay = free[chosen]
+        return route_to(neuron, model, self._api_keys.get(chosen)), stay
+
+    def begin(self, neuron: NeuronName, marks: Sequence[Mark], now_ms: int) -> Ticket:
+        """A request goes out to a neuron; give the ticket to `end` whatever happens."""
+        if marks:
+            self.affinity.remember(marks, neuron, now_ms=now_ms)
+        return self.breakers.begin(neuron, now_ms)
+
+    def end(
+        self, neuron: NeuronName, ticket: Ticket, verdict: Verdict | None, now_ms: int
+    ) -> State | None:
+        """What a request proved (None: it was not sent); the breaker's state if that changed it."""
+        return self.breakers.end(neuron, ticket, verdict or Verdict.UNKNOWN, now_ms)
+
+    def _free(
+        self, model: ModelId, without: Set[NeuronName], now_ms: int
+    ) -> dict[NeuronName, tuple[NeuronView, Resident]]:
+        return {
+            neuron.name: (neuron, stay)
+            for neuron, stay in self._serving(model)
+            if stay.admits
+            and neuron.name not in without
+            and self._has_room(neuron, stay)
+            and self.breakers.state(neuron.name, now_ms).admits
+        }
+
+    def _serving(self, model: ModelId) -> Iterator[tuple[NeuronView, Resident]]:
+        """Where the model can serve, as far as its neuron says; it may not admit right now."""
+        neurons = self._board.view.neurons
+        for stay in self._residents.of(model):
+            name = stay.residency[0]
+            neuron = neurons[name]
+            if stay.leaving or not neuron.healthy or name in self._residents.draining:
+                continue
+            if neuron.models[model].can_serve:
+                yield neuron, stay
+
+    def _has_room(self, neuron: NeuronView, stay: Resident) -> bool:
+        """Our own count alone: what a neuron reports of ours may be over by now."""
+        most = self._most.get(neuron.name) or neuron.models[stay.residency[1]].load.max_in_flight
+        return most <= 0 or stay.in_flight < most
 
 
-def _why_not(offer: ModelView) -> WhyNot:
-    if offer.status is Status.RECOVERING:
-        return WhyNot.RECOVERING
-    if offer.status is Status.LOADED and not offer.is_servable:
-        return WhyNot.UNSERVABLE
-    return WhyNot.NOT_LOADED
+def _busy(neuron: NeuronView, stay: Resident) -> int:
+    load = neuron.models[stay.residency[1]].load
+    return load.in_flight + load.queue_depth + stay.in_flight

@@ -71,7 +71,8 @@ class Loading(msgspec.Struct, frozen=True):
 class Situation(msgspec.Struct, frozen=True):
     """All that a decision depends on. `draining`: neurons that get no new loads.
 
-    `leaving`: models being unloaded for no load in particular, idle ones for example.
+    `leaving`: models being unloaded for no load in particular, idle ones for example. `yielding`:
+    models that give their place up, whatever speaks for them (swaps.py).
     """
 
     view: FleetView
@@ -82,6 +83,7 @@ class Situation(msgspec.Struct, frozen=True):
     pins: Pins
     now_ms: int
     leaving: frozenset[Residency] = frozenset()
+    yielding: frozenset[Residency] = frozenset()
 
 
 class Tenant(msgspec.Struct, frozen=True):
@@ -170,6 +172,8 @@ class Books:
         """Whether it serves or is about to: in flight here or there, waited for, not yet ready."""
         offer = neuron.models[model]
         use = self.situation.uses.get((neuron.name, model))
+        if offer.status is Status.LOADED and (neuron.name, model) in self.situation.yielding:
+            return False
         return (
             offer.status is not Status.LOADED
             or offer.load.in_flight + offer.load.queue_depth > 0

@@ -107,7 +107,8 @@ class DeviceView(msgspec.Struct, frozen=True):
 class NeuronView(msgspec.Struct, frozen=True):
     """What is known of one neuron. `misses`: failed polls in a row, the last one's `reason`.
 
-    `healthy` is false until the first answer. `discovery`, `activation` and `uptime_seconds` are
+    `healthy` is false until the first answer. `is_stale`: something left it since the last poll, so
+    what it says of its memory is of before. `discovery`, `activation` and `uptime_seconds` are
     None while unknown, and always for a kind that cannot tell.
     """
 
@@ -122,6 +123,7 @@ class NeuronView(msgspec.Struct, frozen=True):
     discovery: Discovery | None = None
     activation: Activation | None = None
     uptime_seconds: float | None = None
+    is_stale: bool = False
 
 
 class FleetView(msgspec.Struct, frozen=True):

@@ -8,11 +8,11 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from cortexd.config.schema import Catalogue, Cost
-from cortexd.dialects.models import ModelEntry, models_entry
+from cortexd.config.schema import Catalogue
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.fleet.catalogue import ModelId, entry, resolve
-from cortexd.fleet.limits import limits_of
+from cortexd.fleet.catalogue import ModelId, resolve
+from cortexd.fleet.load_times import retry_after_seconds
+from cortexd.fleet.serving import Cause, Unserved
 from cortexd.fleet.view import FleetView, NeuronView
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.budget import budget_headers
@@ -109,16 +109,39 @@ def missing_model(name: str, view: FleetView) -> Refusal:
     heard = [neuron for neuron in view.neurons.values() if neuron.healthy or neuron.models]
     if heard and len(heard) == len(view.neurons):
         return unknown_model(name)
-    return no_neuron()
+    return unserved(name, Unserved(Cause.UNHEALTHY, "not all neurons have been heard of yet"))
 
 
-def no_neuron() -> Refusal:
-    """The 503 while no neuron can take a request; it may be back by the next poll."""
-    return Refusal(
-        RefusalKind.NO_NEURON,
-        "No healthy neuron has this model loaded right now; try again shortly.",
-        retry_after_seconds=NO_NEURON_RETRY_SECONDS,
-    )
+_UNSERVED: Final[dict[Cause, tuple[RefusalKind, str]]] = {
+    Cause.UNHEALTHY: (RefusalKind.NO_NEURON, "cannot be served right now"),
+    Cause.DRAINING: (RefusalKind.NO_NEURON, "cannot be served right now"),
+    Cause.UNSERVABLE: (RefusalKind.NO_NEURON, "cannot be served right now"),
+    Cause.NO_ROOM: (RefusalKind.NO_ROOM, "cannot be loaded right now"),
+    Cause.IN_USE: (RefusalKind.NO_ROOM, "cannot be loaded right now"),
+    Cause.LOADING: (RefusalKind.MODEL_LOADING, "is not ready yet"),
+    Cause.LOAD_CLOCK: (RefusalKind.MODEL_LOADING, "is not ready yet"),
+    Cause.LOAD_FAILED: (RefusalKind.MODEL_LOAD_FAILED, "could not be loaded"),
+    Cause.QUEUE_FULL: (RefusalKind.QUEUE_FULL, "has too many requests waiting"),
+    Cause.QUEUE_CLOCK: (RefusalKind.QUEUE_TIMEOUT, "is busy"),
+}
+
+
+def unserved(name: str, answer: Unserved) -> Refusal:
+    """The refusal for a request that the fleet does not serve, in words that help its client."""
+    if answer.cause is Cause.UNKNOWN:
+        return unknown_model(name)
+    if answer.cause is Cause.NOWHERE:
+        message = f"The model '{name[:200]}' cannot run here: {answer.why}."
+        return Refusal(RefusalKind.MODEL_NOT_FOUND, message, param="model")
+    kind, what = _UNSERVED[answer.cause]
+    retry_in_ms = answer.retry_in_ms
+    if retry_in_ms is None:
+        retry_in_ms = NO_NEURON_RETRY_SECONDS * 1000
+    seconds = retry_after_seconds(retry_in_ms)
+    why = f": {answer.why}" if answer.why else ""
+    again = "It is tried again" if kind is RefusalKind.MODEL_LOAD_FAILED else "Try again"
+    message = f"The model '{name[:200]}' {what}{why}. {again} in {seconds} s."
+    return Refusal(kind, message, retry_after_seconds=seconds)
 
 
 def public(kind: EndpointKind, view: FleetView, ledger: Condition) -> bytes:
@@ -157,65 +180,6 @@ def _unservable(neurons: Sequence[NeuronView]) -> list[dict[str, object]]:
             if servable is not None and not servable.ok:
                 found.append({"model": model.id, "node": neuron.name, "reason": servable.reason})
     return found
-
-
-def model_entries(
-    principal: Principal, catalogue: Catalogue, view: FleetView, *, created_unix_seconds: int
-) -> dict[str, ModelEntry]:
-    """Every name that this caller may ask for, models and aliases, with its entry in the list."""
-    ids = sorted(
-        {ModelId(model.id) for model in catalogue.models}
-        | {model for neuron in view.neurons.values() for model in neuron.models}
-    )
-    names = {**{str(model): model for model in ids}}
-    for alias, model in catalogue.aliases.items():
-        names.setdefault(alias, ModelId(model))
-    return {
-        name: _model_entry(name, model, catalogue, view, created_unix_seconds)
-        for name, model in names.items()
-        if may_use(principal, catalogue, model)
-    }
-
-
-def _model_entry(
-    name: str, model: ModelId, catalogue: Catalogue, view: FleetView, created_unix_seconds: int
-) -> ModelEntry:
-    written = entry(catalogue, model)
-    offers = [
-        (neuron, neuron.models[model]) for neuron in view.neurons.values() if model in neuron.models
-    ]
-    limits = limits_of(model, catalogue, view)
-    stated = [written.limit] if written is not None else []
-    stated += [offer.limit for _, offer in offers]
-    inputs = [limit.input for limit in stated if limit.input is not None]
-    cost = written.cost if written is not None and written.cost is not None else None
-    if cost is None:
-        cost = next((offer.cost for _, offer in offers if offer.cost is not None), None)
-    capabilities = written.capabilities if written is not None else ()
-    capabilities = capabilities or next((o.capabilities for _, o in offers if o.capabilities), ())
-    pinned_on = written.pinned_on if written is not None else ()
-    return models_entry(
-        model=name,
-        created_unix_seconds=created_unix_seconds,
-        context=limits.context_min if limits is not None else None,
-        input_limit=min(inputs, default=None),
-        output=limits.output if limits is not None else None,
-        modalities=capabilities or ("text",),
-        loaded=any(neuron.healthy and offer.can_serve for neuron, offer in offers),
-        feasible_on=sorted({neuron.name for neuron, _ in offers} | set(pinned_on)),
-        locations=[(neuron.name, offer.status.value) for neuron, offer in offers],
-        tool_call=any(offer.tool_call for _, offer in offers),
-        reasoning=any(offer.reasoning for _, offer in offers),
-        cost=_prices(cost),
-        display_name=name,
-    )
-
-
-def _prices(cost: Cost | None) -> dict[str, float] | None:
-    if cost is None:
-        return None
-    prices = msgspec.structs.asdict(cost)
-    return {kind: price for kind, price in prices.items() if price is not None}
 
 
 def _id_headers(request_id: str) -> Headers:

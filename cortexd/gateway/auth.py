@@ -32,8 +32,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     `capped`: a cap on tokens may refuse it; `limited`: a cap of any kind may. Shadows refuse
     nothing. `models`: ids or aliases that it may use; None: all. `min_output`: the least output
-    tokens of a request that is clamped to what is left; None: it is refused instead. Both ids are
-    None for an anonymous caller.
+    tokens of a request that is clamped to what is left; None: it is refused instead. `weight`: its
+    share where requests wait for a model. Both ids are None for an anonymous caller.
     """
 
     account_id: str | None
@@ -43,6 +43,7 @@ class Principal(msgspec.Struct, frozen=True):
     limited: bool
     models: tuple[str, ...] | None = None
     min_output: int | None = None
+    weight: float = 1
 
 
 ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False, limited=False)
@@ -70,6 +71,7 @@ class Keyring:
                 limited=not limited.isdisjoint(scopes),
                 models=key.models,
                 min_output=key.min_output if key.over_cap == "clamp" else None,
+                weight=key.weight,
             )
             self._principals[digest] = (digest, principal)
 

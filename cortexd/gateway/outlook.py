@@ -2,10 +2,11 @@
 
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.refusals import Refusal, code_of
+from cortexd.dialects.usage import Ending, EndingKind
 from cortexd.finished import Finished
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.exchange import Head
-from cortexd.gateway.relay import Progress
+from cortexd.gateway.progress import Progress
 from cortexd.ledger.desk import Reservation
 from cortexd.ledger.entries import Refused, Standing
 
@@ -51,7 +52,10 @@ class Outlook:
             model=self.model,
             neuron=route.neuron if route is not None else None,
             stream=bool(asked and asked.stream),
-            code=code_of(self.refusal) if self.refusal is not None else None,
+            code=self._code(),
+            waited_ms=round(progress.waited_seconds * 1000) if progress is not None else 0,
+            unserved=progress.unserved if progress is not None else None,
+            clock=progress.clock if progress is not None else None,
             refused=self.refused,
             would_refuse=reservation.would_refuse if reservation is not None else None,
             unjournalled=self.unjournalled,
@@ -59,7 +63,7 @@ class Outlook:
             clamped_from=self._clamped_from(),
             charge=reservation.charge if reservation is not None else None,
             usage=ending.usage if ending is not None else None,
-            ending=ending.kind if ending is not None else None,
+            ending=self._ending_kind(ending),
             failure=progress.failure if progress is not None else None,
             first_token_seconds=first - self._began if first is not None else None,
             dropped=asked.dropped if asked is not None else (),
@@ -70,6 +74,19 @@ class Outlook:
     def has_begun(self) -> bool:
         """Whether a response head was sent."""
         return self.status is not None or (self.progress is not None and self.progress.started)
+
+    def _ending_kind(self, ending: Ending | None) -> EndingKind | None:
+        """How it ended with a neuron; or that its client left before there was one."""
+        if ending is not None:
+            return ending.kind
+        return self.progress.kind if self.progress is not None else None
+
+    def _code(self) -> str | None:
+        """Of the refusal that was sent, as an answer of its own or at the end of a stream."""
+        refusal = self.refusal
+        if refusal is None and self.progress is not None:
+            refusal = self.progress.refusal
+        return None if refusal is None else code_of(refusal)
 
     def _clamped_from(self) -> int | None:
         """The tokens that were asked for, if fewer were reserved."""

@@ -6,23 +6,25 @@ neuron is asked, and settled before the client can have read the end of its answ
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
-from cortexd.config.schema import Catalogue
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.models import model_body, models_list
 from cortexd.dialects.openai import chat_body, understand_chat
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.dialects.upper_bound import Bound, ModelLimits, bound
 from cortexd.finished import Finished
-from cortexd.fleet.board import Board
+from cortexd.fleet.affinity import Mark, prefix_marks
 from cortexd.fleet.catalogue import ModelId, resolve
 from cortexd.fleet.limits import limits_of
+from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import Pool
+from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers
 from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
@@ -48,23 +50,14 @@ class Admitted(msgspec.Struct, frozen=True):
     principal: Principal | None
 
 
-class Fleet(msgspec.Struct, frozen=True):
-    """What the core needs of the fleet: names, the current view, and the connections."""
-
-    catalogue: Catalogue
-    board: Board
-    pool: Pool
-
-
 class Settings(msgspec.Struct, frozen=True):
-    """What the operator set for requests. Models are said to be as old as this process.
+    """What the operator set for requests.
 
     `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
     """
 
     clocks: Clocks
     forward_fields: frozenset[str]
-    started_unix_seconds: int
     serve_uncapped: bool = False
 
 
@@ -74,18 +67,21 @@ class Gateway:
     def __init__(
         self,
         keyring: Keyring,
-        fleet: Fleet,
+        traffic: Traffic,
         desk: Desk,
         settings: Settings,
         *,
+        pool: Pool,
         tell: Callable[[Finished], None],
     ) -> None:
         """Take the parts; `tell` is given one `Finished` for every request."""
         self._keyring = keyring
-        self._fleet = fleet
+        self._traffic = traffic
+        self._pool = pool
         self._desk = desk
         self._settings = settings
         self._tell = tell
+        self._secret = secrets.token_bytes(32)
 
     def admit(self, head: Head) -> Admitted | Refusal:
         """Judge a request by its head alone: does the endpoint exist, may this caller use it."""
@@ -133,7 +129,7 @@ class Gateway:
         principal, match = admitted.principal, admitted.match
         answer: bytes | Refusal
         if principal is None:
-            view = self._fleet.board.view
+            view = self._traffic.view
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
         elif match.endpoint.kind is EndpointKind.CHAT:
             await self._chat(principal, incoming, client, outlook)
@@ -153,24 +149,19 @@ class Gateway:
         return budget(principal, standings, totals)
 
     def _models(self, match: Match, principal: Principal) -> bytes | Refusal:
-        entries = answers.model_entries(
-            principal,
-            self._fleet.catalogue,
-            self._fleet.board.view,
-            created_unix_seconds=self._settings.started_unix_seconds,
-        )
+        entries = self._traffic.models(principal.models)
         if match.endpoint.kind is EndpointKind.MODELS:
             return models_list(tuple(entries.values()))
         name = match.argument
         found = entries.get(name)
         if found is not None:
             return model_body(found)
-        if not answers.may_use(principal, self._fleet.catalogue, self._resolved(name)):
+        if not answers.may_use(principal, self._traffic.catalogue, self._resolved(name)):
             return answers.model_not_allowed(name)
         return answers.unknown_model(name)
 
     def _resolved(self, name: str) -> ModelId:
-        return resolve(self._fleet.catalogue, name)
+        return resolve(self._traffic.catalogue, name)
 
     async def _chat(
         self, principal: Principal, incoming: Incoming, client: Client, outlook: Outlook
@@ -201,13 +192,14 @@ class Gateway:
             relay = Relay(
                 self._sending(asked, model, granted.bound, principal, incoming.head),
                 client,
-                pool=self._fleet.pool,
+                pool=self._pool,
                 clocks=self._settings.clocks,
                 stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
             )
             outlook.progress = relay.progress
             try:
-                outcome = await relay.run(model, self._fleet.board, granted)
+                wanted = self._wanted(principal, asked, model, granted)
+                outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
         if not asked.prompt.has_media:
@@ -223,11 +215,11 @@ class Gateway:
         """What is known about a model that this caller may use, with what its chat template was
         seen to add.
         """
-        if not answers.may_use(principal, self._fleet.catalogue, model):
+        if not answers.may_use(principal, self._traffic.catalogue, model):
             return answers.model_not_allowed(asked.model)
-        limits = limits_of(model, self._fleet.catalogue, self._fleet.board.view)
+        limits = limits_of(model, self._traffic.catalogue, self._traffic.view)
         if limits is None:
-            return answers.missing_model(asked.model, self._fleet.board.view)
+            return answers.missing_model(asked.model, self._traffic.view)
         template_tokens = max(limits.template_tokens, self._desk.template_tokens(model))
         return msgspec.structs.replace(limits, template_tokens=template_tokens)
 
@@ -264,6 +256,24 @@ class Gateway:
         """
         wanted = self._settings.serve_uncapped and not principal.limited
         return wanted and self._desk.condition != "ok"
+
+    def _wanted(
+        self, principal: Principal, asked: Asked, model: ModelId, granted: Reservation
+    ) -> Wanted:
+        """What the fleet has to know. Marks cost a hash of the prompt: only where they matter."""
+        marks: tuple[Mark, ...] = ()
+        key = principal.key_id or ""
+        if self._traffic.has_choice(model):
+            scope = (key.encode(), model.encode(), asked.fields.get("tools", b""))
+            marks = prefix_marks(asked.fields["messages"], secret=self._secret, scope=scope)
+        return Wanted(
+            model=model,
+            key=key,
+            cost_tokens=granted.bound.total,
+            weight=principal.weight,
+            streams=asked.stream,
+            marks=marks,
+        )
 
     def _sending(
         self, asked: Asked, model: ModelId, reserved: Bound, principal: Principal, head: Head

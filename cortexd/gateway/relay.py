@@ -1,12 +1,15 @@
-"""From a reservation to a neuron and back: send, pass on, watch the client, and say how it ended.
+"""From a reservation to a neuron and back: wait, send, pass on, watch the client, tell the end.
 
-`Relay.run` sends the request to a neuron, tries the next one while nothing can have started, and
-hands the answer to the client as it comes. It keeps back only the last bytes, so that the
-reservation is settled before the client can have read the end. `Relay.ending` tells at any moment,
-even after a cancellation, what is known about what was used.
+`Relay.run` waits for a neuron that serves the request, tries the next one while nothing can have
+started, and hands the answer to the client as it comes. A client that asked for a stream is told at
+once that it waits: it gets its head, and a heartbeat whenever nothing else was sent for a while.
+Only the last bytes are kept back, so that the reservation is settled before the client can have
+read the end. `Relay.ending` tells at any moment, even after a cancellation, what is known about
+what was used.
 """
 
 import contextlib
+from functools import partial
 
 import msgspec
 import trio
@@ -14,10 +17,11 @@ import trio
 from cortexd.dialects.chat_stream import ChatStream
 from cortexd.dialects.neuron_errors import neuron_refusal
 from cortexd.dialects.openai import plain_reply
-from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
-from cortexd.fleet.board import Board
-from cortexd.fleet.catalogue import ModelId
+from cortexd.dialects.refusals import Refusal, RefusalKind, error_body
+from cortexd.dialects.sse import write_event
+from cortexd.dialects.usage import Ending, EndingKind
+from cortexd.fleet.breaker import Verdict, verdict_on_status
+from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import (
     Answer,
     NeuronBroke,
@@ -27,8 +31,13 @@ from cortexd.fleet.pool import (
     Pool,
 )
 from cortexd.fleet.routing import Route
-from cortexd.gateway.answers import no_neuron
+from cortexd.fleet.serving import Serving, Unserved
+from cortexd.fleet.traffic import Traffic
+from cortexd.fleet.view import NeuronName
+from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
+from cortexd.gateway.out import Out
+from cortexd.gateway.progress import Progress
 from cortexd.ledger.desk import Reservation
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
@@ -46,11 +55,17 @@ _ELSEWHERE = frozenset({404, 429, 503})
 _NO_WORK = _ELSEWHERE | {400, 401, 402, 403, 405, 406, 411, 413, 414, 415, 422, 431, 501}
 
 
+_NOT_THERE = 404
+
+
 class Clocks(msgspec.Struct, frozen=True):
-    """How long a neuron may be silent: before its first byte, and between two."""
+    """How long a neuron may be silent: before its first byte, and between two. How often a client
+    that reads a stream hears something meanwhile.
+    """
 
     first_byte_seconds: float
     between_bytes_seconds: float
+    heartbeat_seconds: float = 5
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -98,8 +113,8 @@ class Relay:
         self._client = client
         self._pool = pool
         self._clocks = clocks
-        self._stream_headers = stream_headers
         self.progress = Progress()
+        self._out = Out(client, stream_headers, self.progress)
 
     @property
     def ending(self) -> Ending | None:
@@ -107,10 +122,7 @@ class Relay:
         return self.progress.ending(streamed=self._sending.stream)
 
     async def run(
-        self,
-        model: ModelId,
-        board: Board,
-        reservation: Reservation,
+        self, wanted: Wanted, traffic: Traffic, reservation: Reservation
     ) -> Outcome | None:
         """Relay through the first neuron that takes the request; None when the client hung up.
 
@@ -127,33 +139,72 @@ class Relay:
                 nursery.cancel_scope.cancel(reason="the client hung up")
 
             nursery.start_soon(watch, name="hang-up watch")
-            outcomes.append(await self._through_the_fleet(model, board, reservation))
+            if self._sending.stream:
+                beat = partial(self._out.keep_alive, self._clocks.heartbeat_seconds)
+                nursery.start_soon(beat, name="heartbeat")
+            outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
+            await self._out.quiet()
             nursery.cancel_scope.cancel(reason="answered")
-        return outcomes[0] if outcomes else None
+        return self._as_sent(outcomes[0]) if outcomes else None
+
+    def _as_sent(self, outcome: Outcome) -> Outcome:
+        """An error that comes after the head of a stream has to be an event of that stream."""
+        if not isinstance(outcome, Refusal) or not self.progress.started:
+            return outcome
+        self.progress.refusal = outcome
+        return LastBytes(write_event(error_body(outcome)))
 
     async def _through_the_fleet(
-        self,
-        model: ModelId,
-        board: Board,
-        reservation: Reservation,
+        self, wanted: Wanted, traffic: Traffic, reservation: Reservation
     ) -> Outcome:
-        out: frozenset[str] = frozenset()
+        tried: frozenset[NeuronName] = frozenset()
         refusal: Refusal | None = None
-        while (route := board.route(model, without=out)) is not None:
-            self.progress.begin(route)
-            with board.serving(route):
-                outcome = await self._through(route, reservation)
+        turn = await self._turn(wanted, traffic)
+        while isinstance(turn, Serving):
+            self.progress.begin(turn)
+            outcome = await self._with(turn, traffic, reservation)
             if not self.progress.did_no_work:
                 return outcome
             reservation.dispatched = False
             if not self.progress.elsewhere or not isinstance(outcome, Refusal):
                 return outcome
-            board.doubt(route.neuron, model)
-            out |= {route.neuron}
+            tried |= {turn.route.neuron}
             refusal = _kinder(refusal, outcome)
-        if refusal is not None:
-            return refusal
-        return no_neuron()
+            next_turn: Serving | Unserved | None = traffic.elsewhere(wanted, tried)
+            if next_turn is None and self.progress.was_not_there and len(tried) == 1:
+                # The neuron has restarted, or somebody else took its model out: have it loaded.
+                next_turn = await self._turn(wanted, traffic)
+            if next_turn is None:
+                return refusal
+            turn = next_turn
+        self.progress.unserved = turn
+        return unserved(self._sending.model_name, turn)
+
+    async def _turn(self, wanted: Wanted, traffic: Traffic) -> Serving | Unserved:
+        began = trio.current_time()
+        try:
+            return await traffic.turn(wanted, on_wait=self._tell_that_it_waits)
+        finally:
+            self.progress.waited_seconds += trio.current_time() - began
+
+    async def _tell_that_it_waits(self) -> None:
+        if self._sending.stream:
+            await self._out.heartbeat()
+
+    async def _with(self, serving: Serving, traffic: Traffic, reservation: Reservation) -> Outcome:
+        """One attempt at one neuron, which is free of us afterwards whatever happened."""
+        progress = self.progress
+        progress.on_first_byte = partial(traffic.first_byte, serving)
+        try:
+            outcome = await self._through(serving.route, reservation)
+            if progress.elsewhere:
+                if progress.was_not_there:
+                    traffic.withdraw(serving)
+                else:
+                    traffic.doubt(serving)
+        finally:
+            traffic.end(serving, progress.verdict)
+        return outcome
 
     async def _through(self, route: Route, reservation: Reservation) -> Outcome:
         """One attempt at one neuron: its answer or what went wrong, as a value."""
@@ -180,6 +231,7 @@ class Relay:
                 outcome = await self._answer(answer)
         except NeuronUnreachable:
             progress.kind = EndingKind.NEURON_REFUSED
+            progress.verdict = Verdict.FAILED
             progress.did_no_work = progress.elsewhere = True
             return Refusal(
                 RefusalKind.UPSTREAM_UNREACHABLE,
@@ -187,6 +239,7 @@ class Relay:
                 retry_after_seconds=1,
             )
         except NeuronSilent as silence:
+            progress.clock = silence.clock
             return self._failed(
                 RefusalKind.UPSTREAM_TIMEOUT, f"The neuron fell silent ({silence.clock})."
             )
@@ -199,6 +252,7 @@ class Relay:
     async def _answer(self, answer: Answer) -> Outcome:
         if answer.status != 200:
             return await self._refused(answer)
+        self.progress.verdict = Verdict.UNKNOWN  # until it has shown that it can keep it up
         if self._sending.stream:
             return await self._stream(answer)
         return await self._plain(answer)
@@ -211,6 +265,8 @@ class Relay:
             return LastBytes(stream.close())
         progress.kind = EndingKind.NEURON_FAILED
         progress.failure = message
+        if progress.first_byte_at is None:
+            progress.verdict = Verdict.FAILED
         if stream is None or not progress.started:
             return Refusal(kind, message)
         stream.failure = message
@@ -229,8 +285,13 @@ class Relay:
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
             progress.elsewhere = status in _ELSEWHERE
+            progress.was_not_there = status == _NOT_THERE
         else:
             progress.kind = EndingKind.NEURON_FAILED
+        says_when = _header(answer, b"retry-after") is not None
+        progress.verdict = verdict_on_status(
+            status, did_no_work=progress.did_no_work, says_when=says_when
+        )
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await _read_up_to(answer, ERROR_BYTES_MAX)
@@ -269,7 +330,7 @@ class Relay:
                 break
             passed_on = stream.feed(data)
             if passed_on:
-                await self._pass_on(passed_on)
+                await self._out.write(passed_on)
         last = stream.close()
         if stream.cut:
             progress.kind = EndingKind.CUT
@@ -280,62 +341,8 @@ class Relay:
             progress.failure = stream.fault
             if not progress.started:
                 return Refusal(RefusalKind.UPSTREAM_FAILED, stream.failure)
-        await self._pass_on(b"")
+        await self._out.start()
         return LastBytes(last)
-
-    async def _pass_on(self, data: bytes) -> None:
-        """Send a piece to the client, with the head before the first one."""
-        if not self.progress.started:
-            self.progress.started = True
-            await self._client.start(200, self._stream_headers)
-        if data:
-            self.progress.first_byte()
-            # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
-            self.progress.is_writing = True
-            await self._client.write(data)
-            self.progress.is_writing = False
-
-
-class Progress:
-    """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
-
-    def __init__(self) -> None:
-        """Nothing has happened yet."""
-        self.route: Route | None = None
-        self.kind: EndingKind | None = None
-        self.stream: ChatStream | None = None
-        self.usage: Usage | None = None
-        self.seen = Seen()
-        self.started = False
-        self.is_writing = False
-        self.did_no_work = False
-        self.elsewhere = False
-        self.failure: str | None = None
-        self.first_byte_at: float | None = None
-
-    def begin(self, route: Route) -> None:
-        """A new attempt: forget how the one before failed."""
-        self.route = route
-        self.did_no_work = self.elsewhere = False
-        self.failure = self.kind = None
-
-    def first_byte(self) -> None:
-        """Note the moment of the first piece of the answer."""
-        if self.first_byte_at is None:
-            self.first_byte_at = trio.current_time()
-
-    def ending(self, *, streamed: bool) -> Ending | None:
-        """The ending as it stands; without a verdict the request was cut short on our side."""
-        if self.route is None:
-            return None
-        stream = self.stream
-        return Ending(
-            self.kind or EndingKind.CLIENT_GONE,
-            streamed=streamed,
-            usage=stream.usage if stream is not None else self.usage,
-            seen=stream.seen if stream is not None else self.seen,
-            token_per_chunk=self.route.kind == "neuron" and not self.is_writing,
-        )
 
 
 def _credential(route: Route) -> Headers:

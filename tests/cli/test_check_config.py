@@ -43,6 +43,16 @@ def test_notices_follow_the_summary(folder: Folder, capsys: pytest.CaptureFixtur
     assert notice.startswith("notice: no neuron is configured")
 
 
+def test_a_catalogue_that_is_not_there_yet_is_a_notice(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder.write("c.yaml", GOOD + "models_config: models.yaml\n")
+    assert check(str(file)) == 0
+    [_, _, notice] = capsys.readouterr().out.splitlines()
+    where = f"models_config: {folder.path / 'models.yaml'}"
+    assert notice == f"notice: {where} does not exist: the catalogue is empty until it does"
+
+
 def test_a_bad_file_is_exit_code_2_and_every_problem(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:

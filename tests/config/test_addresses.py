@@ -7,6 +7,7 @@ from cortexd.config.addresses import (
     TcpAddress,
     UnixAddress,
     is_loopback,
+    parse_destination,
     parse_endpoint,
     parse_listen,
 )
@@ -56,6 +57,40 @@ def test_a_bad_listen_address_says_what_is_wrong_and_what_to_write(text: str, wh
         parse_listen(text)
     assert caught.value.what == what
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("255.255.255.255:9", TcpAddress("255.255.255.255", 9)),
+        ("lan.internal:40000", TcpAddress("lan.internal", 40000)),
+        ("[ff02::1]:9", TcpAddress("ff02::1", 9)),
+    ],
+)
+def test_a_destination_is_a_host_and_a_port(text: str, address: TcpAddress) -> None:
+    assert parse_destination(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("192.168.7.255", "not an address with a port"),
+        ("unix:/run/x", "not a port"),
+        ("192.168.7.255:0", "not a port"),
+        ("ff02::1:9", "more than one colon"),
+        ("[192.168.7.255]:9", "no IPv6 address between the brackets"),
+        ("192.168.7.256:9", "not a host name or address"),
+        (":9", "not a host name or address"),
+    ],
+)
+def test_a_bad_destination_says_what_is_wrong_and_never_speaks_of_listening(
+    text: str, what: str
+) -> None:
+    with pytest.raises(AddressFault) as caught:
+        parse_destination(text)
+    assert caught.value.what == what
+    assert "unix" not in caught.value.hint
+    assert "listen" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,28 @@ def test_the_two_listeners_need_an_address_each(listen: str, metrics: str, clash
     assert told(config) == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/run/cortexd/admin.sock", None),
+        ("/" + 106 * "x", None),
+        ("/" + 107 * "x", "the path of the socket is longer than 107 bytes"),
+        ("/run/public", "the same socket as gateway.listen"),
+        ("/run/metrics", "the same socket as gateway.metrics_listen"),
+    ],
+)
+def test_the_admin_socket_needs_a_path_of_its_own_that_the_kernel_takes(
+    path: str, what: str | None
+) -> None:
+    gateway = Gateway("unix:/run/public", "unix:/run/metrics", admin_socket=path)
+    assert told(Config(gateway)) == ([f"gateway.admin_socket: {what}"] if what else [])
+
+
+def test_what_wakes_a_neuron_is_an_address() -> None:
+    config = Config(neurons=(Neuron("a", "http://a", wake_broadcast="192.168.7.255"),))
+    assert told(config) == ["neurons[0].wake_broadcast: not an address with a port"]
+
+
 def test_the_largest_body_must_fit_into_the_memory_for_all() -> None:
     config = Config(gateway=Gateway(body_bytes_max=2000, bodies_bytes_max=1999))
     assert [each.split(":")[0] for each in told(config)] == ["gateway.bodies_bytes_max"]
@@ -182,6 +204,10 @@ CAPPED = Key("a", key_sha256=SHA)
     [
         (Config(), "no neuron is configured"),
         (Config(neurons=(*NEURON, Neuron("b", "http://a/"))), "neurons a and b have the same"),
+        (
+            Config(neurons=(Neuron("a", "http://a", wake_broadcast="10.0.0.255:9"),)),
+            "neuron a has wake_broadcast without mac",
+        ),
         (Config(neurons=NEURON, entitlements=Entitlements(True)), "require_auth is true and there"),
         (
             Config(neurons=NEURON, entitlements=Entitlements(False, (), (CAPPED,))),

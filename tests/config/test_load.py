@@ -19,6 +19,7 @@ from cortexd.config.schema import (
     RequestCap,
     RollingWindow,
     TokenCap,
+    Waiting,
 )
 from tests.config.loading import Folder
 
@@ -196,7 +197,10 @@ def test_a_missing_catalogue_is_an_empty_one_with_a_notice(folder: Folder) -> No
     loaded = folder.load("models_config: gone.yaml")
     assert loaded.catalogue.models == ()
     path = folder.path / "gone.yaml"
-    assert loaded.notices[0] == f"models_config: {path} does not exist: no catalogue"
+    assert (
+        loaded.notices[0]
+        == f"models_config: {path} does not exist: the catalogue is empty until it does"
+    )
 
 
 @pytest.mark.parametrize(
@@ -365,3 +369,94 @@ def test_loading_changes_nothing_on_disk(folder: Folder) -> None:
         "cortexd.yaml",
         "models.yaml",
     ]
+
+
+def test_the_admin_socket_is_in_systemds_directory_or_where_the_file_says(folder: Folder) -> None:
+    system = {"RUNTIME_DIRECTORY": "/run/cortexd:/run/other"}
+    variable = {"CORTEXD_GATEWAY__ADMIN_SOCKET": "../c.sock"}
+    found = [
+        folder.load(text, environment).config.gateway.admin_socket
+        for text, environment in (
+            ("", {}),
+            ("", {"RUNTIME_DIRECTORY": ""}),
+            ("", system),
+            ("gateway: {admin_socket: /run/a.sock}", system),
+            ("gateway: {admin_socket: b.sock}", {}),
+            ("gateway: {admin_socket: b.sock}", variable),
+        )
+    ]
+    beside, above = str(folder.path / "b.sock"), str(folder.path.parent / "c.sock")
+    assert found == [None, None, "/run/cortexd/admin.sock", "/run/a.sock", beside, above]
+
+
+@pytest.mark.parametrize(
+    ("path", "got"), [("unix:/run/a.sock", "another text"), ("''", "an empty text")]
+)
+def test_the_admin_socket_is_a_path_and_not_an_address(folder: Folder, path: str, got: str) -> None:
+    expected = "expected the path of a socket, without unix: in front"
+    told = folder.told(f"gateway: {{admin_socket: {path}}}")
+    assert told == [f"gateway.admin_socket: {expected}, got {got}"]
+
+
+@pytest.mark.parametrize("mac", ["52:54:00:AB:cd:ef", "52-54-00-ab-CD-EF"])
+def test_a_hardware_address_is_read_in_both_spellings(folder: Folder, mac: str) -> None:
+    [neuron] = folder.load(f"neurons: [{{name: a, endpoint: http://a, mac: {mac}}}]").config.neurons
+    assert neuron.mac == "52:54:00:ab:cd:ef"
+
+
+@pytest.mark.parametrize(
+    ("mac", "got", "hint"),
+    [
+        ("52:54:00:12:34:56", "a whole number", "put it in quotes"),  # to YAML: base 60
+        ("52:54:00:ab:cd", "another text", ""),
+        ("52:54-00:ab:cd:ef", "another text", ""),
+        ("52:54:00:ab:cd:ef:00", "another text", ""),
+    ],
+)
+def test_what_is_no_hardware_address_is_told(folder: Folder, mac: str, got: str, hint: str) -> None:
+    [problem] = folder.problems(f"neurons: [{{name: a, endpoint: http://a, mac: {mac}}}]")
+    expected = 'a hardware address in quotes, as in "52:54:00:12:34:56"'
+    assert (problem.where, problem.hint) == ("neurons[0].mac", hint)
+    assert problem.what == f"expected {expected}, got {got}"
+
+
+WAITING = """
+neurons: [{name: a, endpoint: http://a, max_in_flight: 4, mac: "52:54:00:12:34:56"}]
+waiting: {queue_seconds: 10, load_seconds: 600.5, requests_max: 8, quantum_tokens: 1000}
+eviction: {drain_seconds: 0}
+entitlements: {keys: [{key: x, account_id: a, weight: 0.5}, {key: y, account_id: b}]}
+"""
+
+
+def test_settings_of_waiting_and_loading_load_as_written_and_the_environment_wins(
+    folder: Folder,
+) -> None:
+    variables = {
+        "CORTEXD_WAITING__QUEUE_SECONDS": "0.5",
+        "CORTEXD_WAITING__PLAIN_WAIT_SECONDS": "300",
+        "CORTEXD_EVICTION__DRAIN_SECONDS": "7",
+    }
+    config = folder.load(WAITING, variables).config
+    assert config.waiting == Waiting(0.5, 600.5, 300, 8, 1000)
+    assert config.eviction.drain_seconds == 7
+    [neuron] = config.neurons
+    assert (neuron.max_in_flight, neuron.wake_broadcast) == (4, "255.255.255.255:9")
+    assert [key.weight for key in config.entitlements.keys] == [0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "where"),
+    [
+        ("weight: 0.5", "weight: 0", "entitlements.keys[0].weight"),
+        ("weight: 0.5", "weight: 1000.5", "entitlements.keys[0].weight"),
+        ("max_in_flight: 4", "max_in_flight: 0", "neurons[0].max_in_flight"),
+        ("queue_seconds: 10", "queue_seconds: 0", "waiting.queue_seconds"),
+        ("requests_max: 8", "requests_max: 0", "waiting.requests_max"),
+        ("quantum_tokens: 1000", "quantum_tokens: 0", "waiting.quantum_tokens"),
+        ("drain_seconds: 0", "drain_seconds: -1", "eviction.drain_seconds"),
+    ],
+)
+def test_waiting_and_loading_have_ranges(
+    folder: Folder, before: str, after: str, where: str
+) -> None:
+    assert [one.split(":")[0] for one in folder.told(WAITING.replace(before, after))] == [where]

@@ -1,12 +1,15 @@
 """The management calls of the neuron protocol, seen from the outside."""
 
+import json
 from urllib.parse import quote
 
 import pytest
 import trio
+import trio.testing
 
 from cortexd.demo.hardware import Device, DoesNotFit, SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
+from cortexd.demo.switches import BreakKind, Broken, Canned
 from tests.demo.asking import MODEL, ask, call, question, raw_client
 from tests.support.fake_neuron import fake_neuron, running, turned
 
@@ -155,6 +158,119 @@ async def test_loads_of_one_model_are_one_load_and_outlive_their_first_asker() -
         await neuron.allow_load(1)
 
         assert b'{"status":"loaded"}' in await second.read_until(b"}")
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_load_can_be_made_to_fail_in_any_words(late: bool) -> None:
+    neuron = two_cards(late_load_failures=late)
+    async with running(neuron):
+        for status, told in ((400, "out of luck"), (500, "out of memory")):
+            canned = Canned(status, json.dumps({"error": told}).encode())
+            neuron.switches.load_failures[BIG.id] = canned
+            assert await load(neuron, BIG.id) == (status, {"error": told})
+            assert neuron.machine.rack.free_mb(1) == 24576
+        neuron.switches.load_failures.clear()
+        assert (await load(neuron, BIG.id))[0] == 200
+
+
+async def test_a_load_that_fails_late_has_its_memory_until_then() -> None:
+    neuron = two_cards(gated_loads=True, late_load_failures=True)
+    neuron.switches.load_failures[BIG.id] = "repo_fetch_failed"
+    async with running(neuron), raw_client(neuron) as client:
+        await client.post({"model_id": BIG.id}, "/models/load")
+        await neuron.wait_for_path("/models/load")
+        await trio.testing.wait_all_tasks_blocked()
+        assert neuron.machine.rack.free_mb(1) == 24576 - 15000
+        await neuron.allow_load()
+        assert b" 422 " in await client.read_until(b"repo_fetch_failed")
+        assert neuron.machine.rack.free_mb(1) == 24576
+
+
+@pytest.mark.parametrize("kind", [BreakKind.EOF, BreakKind.RESET, BreakKind.GARBAGE])
+@pytest.mark.parametrize("by", ["load_failures", "load_breaks"])
+async def test_a_connection_can_break_in_the_middle_of_a_load(kind: BreakKind, by: str) -> None:
+    neuron = two_cards(gated_loads=True, late_load_failures=True)
+    if by == "load_failures":
+        neuron.switches.load_failures[BIG.id] = Broken(kind)
+    else:
+        neuron.switches.load_breaks[BIG.id] = kind
+    async with running(neuron), raw_client(neuron) as client:
+        await client.post({"model_id": BIG.id}, "/models/load")
+        await neuron.wait_for_path("/models/load")
+        if by == "load_failures":
+            await neuron.allow_load()
+        if kind is BreakKind.RESET:
+            with pytest.raises(trio.BrokenResourceError):
+                await client.read_to_end()
+        else:
+            assert b"HTTP/1.1 200" not in await client.read_to_end()
+        await trio.testing.wait_all_tasks_blocked()
+        goes_on = by == "load_breaks"
+        assert (BIG.id in neuron.machine.rack.resident) is goes_on
+        if goes_on:
+            neuron.switches.load_breaks.clear()
+            await neuron.allow_load()
+            status, _ = await load(neuron, BIG.id)
+            assert status in (200, 400)
+            assert neuron.machine.completed_loads.count(BIG.id) == 1
+
+
+async def test_nobody_may_ever_hear_of_the_end_of_a_load() -> None:
+    neuron = two_cards()
+    neuron.switches.load_breaks[BIG.id] = BreakKind.SILENCE
+    async with running(neuron), raw_client(neuron) as client:
+        await client.post({"model_id": BIG.id}, "/models/load")
+        await neuron.wait_for_path("/models/load")
+        await trio.testing.wait_all_tasks_blocked()
+        assert neuron.machine.rack.resident[BIG.id].status == "loaded"
+        await client.hang_up()
+        await neuron.counters.polls_hung_up.wait_for(1)
+        assert client.received == b""
+
+
+async def test_a_model_that_is_being_loaded_is_listed_if_a_switch_says_so() -> None:
+    neuron = two_cards(gated_loads=True, show_loading=True)
+    async with running(neuron), raw_client(neuron) as client:
+        await client.post({"model_id": BIG.id}, "/models/load")
+        await neuron.wait_for_path("/models/load")
+        await trio.testing.wait_all_tasks_blocked()
+        listed = (await call(neuron, "GET", "/models")).json()
+        assert {each["id"]: each["status"] for each in listed} == {
+            MODEL: "loaded",
+            BIG.id: "loading",
+        }
+        openai = (await call(neuron, "GET", "/v1/models")).json()["data"]
+        assert [each["id"] for each in openai] == [MODEL]
+        neuron.switches.show_loading = False
+        assert len((await call(neuron, "GET", "/models")).json()) == 1
+        refused = await ask(neuron, question() | {"model": BIG.id})
+        assert refused.status_code == 404
+        await neuron.allow_load()
+        await client.read_until(b"loaded")
+
+
+async def test_a_restart_loses_the_loads_under_way_and_their_memory() -> None:
+    neuron = two_cards(gated_loads=True)
+    async with running(neuron), raw_client(neuron) as client:
+        await client.post({"model_id": BIG.id}, "/models/load")
+        await neuron.wait_for_path("/models/load")
+        await trio.testing.wait_all_tasks_blocked()
+        neuron.restart(empty=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.read_to_end()
+        assert neuron.machine.rack.free_mb(1) == 24576
+        await neuron.allow_load()
+        assert (await load(neuron, BIG.id))[0] == 200
+        assert neuron.machine.completed_loads == [BIG.id]
+
+
+@pytest.mark.parametrize("devices", [[0, 7], [1, 1]])
+async def test_a_load_onto_devices_that_cannot_be_is_refused(devices: list[int]) -> None:
+    async with running(two_cards()) as neuron:
+        status, body = await load(neuron, BIG.id, devices=devices)
+    assert status == 400
+    assert f"device {devices[1]} " in str(body)
+    assert BIG.id not in neuron.machine.rack.resident
 
 
 async def test_a_load_takes_its_time_unless_a_switch_says_otherwise() -> None:

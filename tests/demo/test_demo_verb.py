@@ -2,10 +2,13 @@
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 import trio
 
 from cortexd.cli.demo import what_to_try
-from cortexd.demo.world import BALANCE_CAP_TOKENS, BALANCE_KEY, ROLLING_KEY, demo_world
+from cortexd.demo.world import BALANCE_CAP_TOKENS, BALANCE_KEY, COLD, ROLLING_KEY, demo_world
 
 PATIENCE_SECONDS = 20
 
@@ -22,15 +25,26 @@ PATIENCE_SECONDS = 20
 @pytest.mark.parametrize("address", ["http://127.0.0.1:31313", "https://[::1]:8443", "unix:/run/x"])
 @pytest.mark.parametrize("state", [None, Path("/srv/demo-state")])
 def test_the_tour_fits_a_terminal_and_names_what_runs(address: str, state: Path | None) -> None:
-    world = demo_world(listen="", metrics_listen="", ledger_directory="")
+    world = demo_world(
+        listen="", metrics_listen="", ledger_directory="", admin_socket="/run/demo/admin.sock"
+    )
     world.close()
     tour = what_to_try(address, world, state)
 
     assert max(map(len, tour.splitlines())) <= 80
     assert address.removeprefix("unix:") in tour
     assert ("kill -9 " in tour and str(state) in tour) or state is None
+    assert "--socket /run/demo/admin.sock" in tour
     assert tour.isascii()
     assert not re.search(r"(?<!%){[a-z_]+}", tour)
+
+
+def test_a_tour_without_an_admin_socket_names_no_verb_that_needs_one() -> None:
+    """A kernel takes no long path for a socket, and --state may be one."""
+    world = demo_world(listen="", metrics_listen="", ledger_directory="")
+    world.close()
+
+    assert "--socket" not in what_to_try("http://127.0.0.1:31313", world, None)
 
 
 class Demo:
@@ -73,7 +87,7 @@ async def start_demo(nursery: trio.Nursery, *arguments: str, temporary: Path) ->
 async def ask(url: str, key: str, **fields: object) -> httpx.Response:
     body = {"model": "small", "messages": [{"role": "user", "content": "Hello?"}], **fields}
     named = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, verify=False) as client:
         return await client.post("/v1/chat/completions", json=body, headers=named)
 
 
@@ -126,6 +140,31 @@ async def test_a_budget_spent_in_a_kept_demo_is_spent_after_kill_9(tmp_path: Pat
     assert spent > 0
     assert after["spent"] + after["reserved"] >= spent
     assert names_in(tmp_path) == ["kept"]
+
+
+@pytest.mark.slow
+async def test_the_verbs_of_the_tour_work_as_printed_and_a_cold_model_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    short = tempfile.mkdtemp(prefix="demo-", dir="/tmp")  # for the path of a socket
+    try:
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                demo = await start_demo(nursery, temporary=Path(short))
+                url = await demo.gateway()
+                answer = await ask(url, BALANCE_KEY, model=COLD, stream=True, max_tokens=2)
+                printed = re.search(r"^  (.* models) \\\n    (--socket .*)$", demo.output, re.M)
+                assert printed
+                verb = shlex.split(f"{printed[1]} {printed[2]}")
+                shown = await trio.run_process(verb, capture_stdout=True)
+                demo.process.send_signal(signal.SIGINT)
+        assert names_in(Path(short)) == []
+    finally:
+        shutil.rmtree(short)
+
+    assert answer.text.startswith(": still working\n\n")
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert re.search(rf"^{COLD} +beast +loaded", shown.stdout.decode(), re.M)
 
 
 @pytest.mark.slow

@@ -26,6 +26,23 @@ def test_a_split_model_takes_its_share_of_every_card() -> None:
 
 
 @pytest.mark.parametrize(
+    ("devices", "what"),
+    [
+        ([0, 7], "device 7 does not exist"),
+        ([-1], "device -1 does not exist"),
+        ([1, 0, 1], "device 1 is named twice"),
+    ],
+)
+def test_devices_that_cannot_be_meant_are_told_apart_from_full_ones(
+    devices: list[int], what: str
+) -> None:
+    rack = Rack(CARDS, ())
+    with pytest.raises(DoesNotFit, match=what):
+        rack.put(SimulatedModel("small", 2), devices=devices)
+    assert rack.resident == {}
+
+
+@pytest.mark.parametrize(
     ("model", "devices"),
     [
         (SimulatedModel("big", 10001), None),

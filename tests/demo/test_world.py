@@ -1,22 +1,33 @@
 """The ready-made world of `cortexd demo`."""
 
 from collections.abc import Iterator
+from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import trio
 
 from cortexd.config.check import problems_of
-from cortexd.config.schema import RollingWindow
+from cortexd.config.schema import Eviction, RollingWindow
 from cortexd.demo.world import (
     BALANCE_CAP_TOKENS,
     BALANCE_KEY,
+    COLD,
+    DISPLACED_ON,
+    DISPLACING,
     LARGE,
     ROLLING_KEY,
     SMALL,
     DemoWorld,
     demo_world,
 )
+from cortexd.fleet.neuron import control_of
+from cortexd.fleet.placement import Place, place
+from cortexd.fleet.pool import Pool
+from cortexd.fleet.reports import ModelId
+from cortexd.fleet.situation import Situation
+from cortexd.fleet.view import FleetView, NeuronName, before_the_first_poll, fold
 
 
 @pytest.fixture
@@ -58,3 +69,52 @@ def test_a_reservation_leaves_room_for_more_than_one_question(world: DemoWorld) 
     outputs = [model.limit.output or 10**9 for model in world.catalogue.models]
 
     assert max(outputs) * 4 < BALANCE_CAP_TOKENS
+
+
+async def test_one_model_fits_beside_the_others_and_one_only_in_the_place_of_another(
+    world: DemoWorld,
+) -> None:
+    """What the tour promises, by the rules that the daemon goes by."""
+    view = await seen(world)
+    cold, displacing = placed(world, view, COLD), placed(world, view, DISPLACING)
+
+    assert cold.evict == ()
+    assert (displacing.neuron, displacing.evict) == (DISPLACED_ON, (SMALL,))
+
+
+def placed(world: DemoWorld, view: FleetView, model: str) -> Place:
+    """Where a model would be loaded in the world as it starts, once its models are old enough."""
+    situation = Situation(
+        view=view,
+        catalogue=world.catalogue,
+        loading=(),
+        uses={},
+        draining=frozenset(),
+        pins={},
+        now_ms=0,
+    )
+    found = place(ModelId(model), situation, Eviction())
+    assert isinstance(found, Place)
+    return found
+
+
+async def seen(world: DemoWorld) -> FleetView:
+    """The world as its neurons tell of it."""
+    view = before_the_first_poll(world.config.neurons)
+    neurons = dict(view.neurons)
+    async with trio.open_nursery() as nursery, aclosing(Pool(connect_seconds=3)) as pool:
+        for simulated, configured in zip(world.neurons, world.config.neurons, strict=True):
+            await nursery.start(simulated.serve)
+            control = control_of(configured, pool, timeout_seconds=5)
+            name = NeuronName(configured.name)
+            neurons[name] = fold(neurons[name], await control.poll())
+            await control.aclose()
+        nursery.cancel_scope.cancel(reason="seen")
+    return FleetView(neurons)
+
+
+def test_every_neuron_can_load_every_model_that_fits(world: DemoWorld) -> None:
+    """Whatever a newcomer unloads, drains and loads: no neuron says that it has no such weights."""
+    wanted = {model.id for model in world.catalogue.models}
+
+    assert all(set(neuron.machine.rack.known) == wanted for neuron in world.neurons)

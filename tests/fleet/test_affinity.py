@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortexd.config.schema import Neuron
 from cortexd.fleet.affinity import (
     MARKS_PER_REQUEST_MAX,
     MESSAGES_MAX,
@@ -19,9 +18,7 @@ from cortexd.fleet.affinity import (
     rank,
 )
 from cortexd.fleet.breaker import State
-from cortexd.fleet.reports import ModelId, ModelReport
-from cortexd.fleet.routing import choose
-from cortexd.fleet.view import Answered, FleetView, NeuronName, before_the_first_poll, fold
+from cortexd.fleet.view import NeuronName
 
 SECRET = bytes(range(32))
 A, B, C = NeuronName("a"), NeuronName("b"), NeuronName("c")
@@ -245,16 +242,3 @@ def test_the_order_keeps_its_rules(
         if ours == theirs:
             assert one in closed or other not in closed
             assert (one in closed) != (other in closed) or one < other
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
-def test_without_trouble_or_memory_the_first_is_whom_routing_chooses(load: list[int]) -> None:
-    model = ModelId("m")
-    view = before_the_first_poll([Neuron(f"n{i}", "http://n:1") for i in range(len(load))])
-    answer = Answered((ModelReport(model, "loaded"),), {model: "http://n:1"})
-    view = FleetView({name: fold(neuron, answer) for name, neuron in view.neurons.items()})
-    busy = dict(zip(view.neurons, load, strict=True))
-    in_flight = {(name, model): count for name, count in busy.items()}
-    route = choose(view, in_flight, model, api_keys={})
-    assert route is not None
-    assert rank(reversed(view.neurons), busy, {})[0] == route.neuron

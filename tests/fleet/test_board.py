@@ -1,15 +1,10 @@
-"""The board: what is on it, who is in flight, who is woken."""
+"""The board: what is on it, who is told of it, who is woken."""
 
 from __future__ import annotations
-
-from contextlib import suppress
-
-import pytest
 
 from cortexd.config.schema import Neuron, Secret
 from cortexd.fleet.board import Board
 from cortexd.fleet.reports import ModelId, ModelReport
-from cortexd.fleet.routing import Route
 from cortexd.fleet.view import Answered, NeuronName, fold
 
 A = ModelId("a")
@@ -33,31 +28,28 @@ def test_a_published_picture_takes_the_place_of_the_old_one_only() -> None:
     assert board.view.neurons[X] is before.neurons[X]
 
 
-def test_requests_in_flight_are_counted_and_spread_the_next_ones() -> None:
+def test_whoever_asked_to_be_told_hears_of_every_new_picture_once_it_is_there() -> None:
+    board = Board([Neuron("x", "http://x:1"), Neuron("y", "http://y:1")])
+    heard: list[tuple[str, bool]] = []
+    board.tell(lambda name: heard.append((name, board.view.neurons[name].healthy)))
+    board.publish(fold(board.view.neurons[Y], Answered(())))
+    assert heard == [("y", True)]
+
+
+def test_a_model_that_is_known_to_be_gone_is_off_the_picture_at_once_and_looked_for() -> None:
     board = board_with_a_loaded()
-    first = board.route(A)
-    assert first == Route(X, "neuron", A, "http://x:1", "sk-x")
-    with board.serving(first):
-        second = board.route(A)
-        assert second == Route(Y, "neuron", A, "http://y:1")
-        with board.serving(second), board.serving(first):
-            assert dict(board.in_flight) == {(X, A): 2, (Y, A): 1}
-        assert dict(board.in_flight) == {(X, A): 1}
-    assert dict(board.in_flight) == {}
+    woken: list[str] = []
+    board.watch(X, lambda: woken.append("x"))
+    board.withdraw(X, A)
+    assert (A in board.view.neurons[X].models, A in board.view.neurons[Y].models) == (False, True)
+    assert woken == ["x"]
 
 
-def test_a_request_that_fails_is_no_longer_in_flight() -> None:
+def test_what_is_not_on_the_picture_can_be_withdrawn_too() -> None:
     board = board_with_a_loaded()
-    route = board.route(A, without=frozenset({"x"}))
-    assert route is not None
-    with suppress(KeyError), board.serving(route):
-        raise KeyError
-    assert dict(board.in_flight) == {}
-
-
-def test_the_count_in_flight_cannot_be_written_by_others() -> None:
-    with pytest.raises(TypeError):
-        Board([]).in_flight[X, A] = 1  # type: ignore[index]  # that is the claim
+    before = board.view.neurons[X]
+    board.withdraw(X, ModelId("other"))
+    assert board.view.neurons[X] is before
 
 
 def test_a_doubt_wakes_the_poller_of_that_neuron_and_names_the_model() -> None:

@@ -16,6 +16,7 @@ from cortexd.fleet.neuron import REPLY_BYTES_MAX
 from cortexd.fleet.poller import BREATH_SECONDS, run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
+from cortexd.fleet.routing import route_to
 from cortexd.fleet.view import NeuronName, NeuronView
 from tests.fleet.scripted import ok, scripted
 from tests.fleet.talking import NOT_FOUND, Talk, beast
@@ -198,7 +199,7 @@ HUGE = b"HTTP/1.1 200 OK\r\n\r\n" + b"[" + b" " * (REPLY_BYTES_MAX + 10)
         (ok(b'[{"id":'), "the model list is no model list: not JSON"),
         (ok(b'{"a":1}'), "the model list is no model list: Expected `array`, got `object`"),
         (ok(b'[{"id":"a","limit":{"context":-1}}]'), "the model list is no model list: "),
-        (ok(b"[]", b"content-encoding: gzip"), "/models answered compressed"),
+        (ok(b"[]", b"content-encoding: gzip"), "/models: it answered compressed"),
         (
             b"HTTP/1.1 302 Go\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
             "/models answered with st",
@@ -344,8 +345,8 @@ async def test_an_openai_server_is_polled_by_its_model_list_alone(
         async with polled(server, pool, mock_clock) as poller:
             model = (await poller.next()).models[ModelId("m")]
             assert (model.can_serve, model.base_url, model.limit.context) == (True, neuron.url, 64)
-            route = poller.board.route(ModelId("m"))
-            assert route is not None
+            view = poller.board.view.neurons[BEAST]
+            route = route_to(view, ModelId("m"), server.api_key)
             assert (route.kind, route.api_key) == ("openai", "sk-up")
     assert talk.hits == {"/v1/models": 2}
     assert b"\r\nauthorization: Bearer sk-up\r\n" in talk.asked[0]

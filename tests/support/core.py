@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -13,22 +13,27 @@ from cortexd.config.schema import (
     Account,
     BalanceWindow,
     Catalogue,
+    Config,
     Entitlements,
+    Eviction,
     Key,
     Neuron,
     Polling,
     RollingWindow,
+    Waiting,
     Window,
 )
 from cortexd.dialects.refusals import Refusal
 from cortexd.finished import Finished
 from cortexd.fleet.board import Board
+from cortexd.fleet.observer import Nobody
 from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
+from cortexd.fleet.traffic import Traffic
 from cortexd.fleet.view import NeuronKind
 from cortexd.gateway.auth import Keyring, caps_of
 from cortexd.gateway.exchange import Head, Headers, Incoming
-from cortexd.gateway.pipeline import Fleet, Gateway, Settings
+from cortexd.gateway.pipeline import Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
@@ -37,7 +42,7 @@ from cortexd.ledger.disk import DirectoryDisk
 from cortexd.ledger.entries import Standing, key_scope
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
-from cortexd.metrics import Metrics
+from cortexd.metrics.instruments import Metrics
 
 __all__ = ["Account", "Core", "RecordingClient", "RollingWindow", "core", "key"]
 
@@ -71,9 +76,9 @@ class RecordingClient:
 
     async def finish(self, data: bytes = b"") -> None:
         """Keep the last piece."""
-        await self.write(data)
         assert not self.finished, "finished twice"
         self.finished = True
+        await self.write(data)
 
     async def gone(self) -> None:
         """Return once `hang_up` was called."""
@@ -106,19 +111,32 @@ class RecordingClient:
 
     async def wait_for_tokens(self, count: int) -> None:
         """Wait until so many chunks with text have come."""
+        await self._wait_until(lambda: self.tokens >= count)
+
+    async def wait_for_pieces(self, count: int) -> None:
+        """Wait until so many pieces have come."""
+        await self._wait_until(lambda: len(self.pieces) >= count)
+
+    async def wait_for_end(self) -> None:
+        """Wait until the answer is whole."""
+        await self._wait_until(lambda: self.finished)
+
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
         with trio.fail_after(20):
             async with self._progress:
-                while self.tokens < count:
+                while not reached():
                     await self._progress.wait()
 
 
 class Core:
     """A gateway, and the ways in which tests look at it."""
 
-    def __init__(self, gateway: Gateway, desk: Desk, board: Board, told: list[Finished]) -> None:
+    def __init__(
+        self, gateway: Gateway, desk: Desk, traffic: Traffic, told: list[Finished]
+    ) -> None:
         self.gateway = gateway
         self.desk = desk
-        self.board = board
+        self.traffic = traffic
         self.told = told
 
     async def ask(
@@ -182,6 +200,8 @@ async def core(
     serve_uncapped: bool = False,
     room_bytes_min: int = 0,
     calls_max: int = CALLS_MAX,
+    waiting: Waiting | None = None,
+    eviction: Eviction | None = None,
 ) -> AsyncIterator[Core]:
     """A gateway in front of `neurons` (name to URL), each polled once before this is entered.
 
@@ -202,16 +222,25 @@ async def core(
         lambda: journal.condition,
         calls_max=calls_max,
     )
+    config = Config(
+        neurons=tuple(fleet),
+        polling=polling or Polling(3600),
+        waiting=waiting or Waiting(),
+        eviction=eviction or Eviction(),
+    )
     board, pool, told = Board(fleet), Pool(connect_seconds=5), list[Finished]()
+    traffic = Traffic(config, catalogue or Catalogue(), board, Nobody(), started_unix_seconds=0)
     async with trio.open_nursery() as nursery:
         await nursery.start(run_ledger, journal, taken, Metrics().ledger)
+        await nursery.start(traffic.run, pool)
         for neuron in fleet:
-            await nursery.start(run_poller, neuron, board, pool, polling or Polling(3600))
-        settings = Settings(clocks, frozenset(), 0, serve_uncapped=serve_uncapped)
-        parts = Fleet(catalogue or Catalogue(), board, pool)
-        gateway = Gateway(Keyring(entitlements), parts, desk, settings, tell=told.append)
+            await nursery.start(run_poller, neuron, board, pool, config.polling)
+        settings = Settings(clocks, frozenset(), serve_uncapped=serve_uncapped)
+        gateway = Gateway(
+            Keyring(entitlements), traffic, desk, settings, pool=pool, tell=told.append
+        )
         try:
-            yield Core(gateway, desk, board, told)
+            yield Core(gateway, desk, traffic, told)
         finally:
             await desk.aclose()
             await pool.aclose()

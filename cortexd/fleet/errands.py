@@ -1,0 +1,188 @@
+"""What an operator asked for and waits for: a model to be loaded, or to be gone.
+
+Owns these errands and their bounds. Refuses to know who asks (operations.py has the shapes), and
+how a model gets loaded (planner.py): an errand is one more need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cortexd.fleet.orders import Unload, Why
+from cortexd.fleet.planner import Held, Need, Ride
+from cortexd.fleet.serving import Unserved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cortexd.fleet.board import Board
+    from cortexd.fleet.orders import Order
+    from cortexd.fleet.planner import Planner
+    from cortexd.fleet.reports import ModelId
+    from cortexd.fleet.residents import Resident, Residents
+    from cortexd.fleet.view import NeuronName
+
+UNLOAD_PATIENCE_MS = 60_000
+"""How long the requests of a model that is to be unloaded may take to end."""
+
+LOOK_AGAIN_MS = 250
+
+
+class Errand:
+    """One errand. `failed` None at the end: it is done. `notify` is called once, at the end."""
+
+    __slots__ = ("failed", "is_over", "model", "neuron", "notify", "since_ms")
+
+    def __init__(
+        self, model: ModelId, neuron: NeuronName | None, since_ms: int, notify: Callable[[], None]
+    ) -> None:
+        """It begins; `neuron` None: wherever."""
+        self.model = model
+        self.neuron = neuron
+        self.since_ms = since_ms
+        self.notify = notify
+        self.failed: Unserved | str | None = None
+        self.is_over = False
+
+    def end(self, failed: Unserved | str | None = None) -> None:
+        """Say what came of it."""
+        assert not self.is_over, "an errand ended twice"
+        self.is_over, self.failed = True, failed
+        self.notify()
+
+
+class Errands:
+    """All errands that are not over."""
+
+    def __init__(self, board: Board, residents: Residents, planner: Planner) -> None:
+        """There are none."""
+        self._board = board
+        self._residents = residents
+        self._planner = planner
+        self._loads: list[Errand] = []
+        self._unloads: list[Errand] = []
+        self._orders: list[Order] = []
+        self.wake_at_ms: int | None = None
+
+    def load(
+        self,
+        model: ModelId,
+        neuron: NeuronName | None,
+        now_ms: int,
+        notify: Callable[[], None],
+    ) -> Errand:
+        """Have a model loaded, there or wherever it fits best; `step` takes it on."""
+        errand = Errand(model, neuron, now_ms, notify)
+        self._loads.append(errand)
+        self.wake_at_ms = now_ms
+        return errand
+
+    def unload(
+        self,
+        model: ModelId,
+        neuron: NeuronName | None,
+        now_ms: int,
+        notify: Callable[[], None],
+    ) -> Errand:
+        """Have a model gone from there, or from everywhere; its requests may end first."""
+        errand = Errand(model, neuron, now_ms, notify)
+        self._unloads.append(errand)
+        for stay in self._stays(errand):
+            stay.unload_until_ms = now_ms + UNLOAD_PATIENCE_MS
+        self.wake_at_ms = now_ms
+        return errand
+
+    def drop(self, errand: Errand) -> None:
+        """Nobody waits for it any more. What was begun goes on; what was not, does not begin."""
+        if errand in self._loads:
+            self._loads.remove(errand)
+
+    def wanted(self) -> set[ModelId]:
+        """The models that somebody wants loaded."""
+        return {errand.model for errand in self._loads}
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether something has to be done."""
+        return bool(self._orders)
+
+    def take_orders(self) -> list[Order]:
+        """What has to be done since the last call."""
+        orders, self._orders = self._orders, []
+        return orders
+
+    def load_failed(self, model: ModelId, why: str) -> None:
+        """A load of a model failed."""
+        for errand in [each for each in self._loads if each.model == model]:
+            self._loads.remove(errand)
+            errand.end(why)
+
+    def unload_failed(self, stay: Resident, why: str) -> None:
+        """A model was to be gone and is not."""
+        stay.unload_until_ms = None
+        for errand in [each for each in self._unloads if stay in self._stays(each)]:
+            self._unloads.remove(errand)
+            errand.end(why)
+
+    def step(self, waiting: Mapping[ModelId, int], now_ms: int) -> None:
+        """Go on with all of them."""
+        again_ms: list[int] = []
+        for errand in tuple(self._loads):
+            self._step_load(errand, waiting, now_ms, again_ms)
+        for errand in tuple(self._unloads):
+            self._step_unload(errand, now_ms, again_ms)
+        self.wake_at_ms = min(again_ms, default=None)
+
+    def _step_load(
+        self, errand: Errand, waiting: Mapping[ModelId, int], now_ms: int, again_ms: list[int]
+    ) -> None:
+        if any(self._can_serve(stay) for stay in self._stays(errand)):
+            self._loads.remove(errand)
+            errand.end()
+            return
+        need = Need(errand.model, errand.since_ms, errand.neuron, by_operator=True)
+        decision = self._planner.decide(need, waiting, now_ms)
+        match decision:
+            case Unserved():
+                self._loads.remove(errand)
+                errand.end(decision)
+            case Held():
+                again_ms.append(decision.ask_again_ms or now_ms + LOOK_AGAIN_MS)
+            case Ride():
+                again_ms.append(now_ms + 4 * LOOK_AGAIN_MS)
+
+    def _step_unload(self, errand: Errand, now_ms: int, again_ms: list[int]) -> None:
+        stays = self._stays(errand)
+        if not stays:
+            self._unloads.remove(errand)
+            errand.end()
+            return
+        for stay in stays:
+            if stay.leaving:
+                continue
+            until_ms = stay.unload_until_ms or errand.since_ms + UNLOAD_PATIENCE_MS
+            if stay.in_flight == 0:
+                stay.leaving = True
+                self._orders.append(Unload(*stay.residency, Why.OPERATOR))
+            elif now_ms >= until_ms:
+                self._give_up(errand, stays, stay.in_flight)
+                return
+        again_ms.append(now_ms + LOOK_AGAIN_MS)
+
+    def _give_up(self, errand: Errand, stays: list[Resident], in_flight: int) -> None:
+        for stay in stays:
+            stay.unload_until_ms = None
+        self._unloads.remove(errand)
+        errand.end(f"{in_flight} of its requests did not end in {UNLOAD_PATIENCE_MS // 1000} s")
+
+    def _stays(self, errand: Errand) -> list[Resident]:
+        return [
+            stay
+            for stay in self._residents.of(errand.model)
+            if errand.neuron in (None, stay.residency[0])
+        ]
+
+    def _can_serve(self, stay: Resident) -> bool:
+        name, model = stay.residency
+        neuron = self._board.view.neurons[name]
+        return neuron.healthy and not stay.leaving and neuron.models[model].can_serve

@@ -1,0 +1,180 @@
+"""Every model on every neuron, with what we do with it: since when, how much, for whom.
+
+Owns what is known of a residency beyond the view: its use, its lease to those it was loaded for,
+and whether it still takes requests. Refuses to know who asks, and what has to make room for what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cortexd.fleet.situation import Use
+from cortexd.fleet.swaps import Hot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cortexd.fleet.reports import ModelId
+    from cortexd.fleet.situation import Residency
+    from cortexd.fleet.view import FleetView, NeuronName, NeuronView
+
+
+class Resident:
+    """A model's stay on a neuron, from when it is first seen there until it is seen no more.
+
+    `leases`: requests that it was loaded for and that have no first byte yet; `served`: one of them
+    has had one. `leaving`: being unloaded. `draining_for`: the model that is to have its place.
+    `unload_until_ms`: an operator wants it gone, and it admits nothing until then, so that its
+    requests can end.
+    """
+
+    __slots__ = (
+        "draining_for",
+        "draining_since_ms",
+        "in_flight",
+        "last_used_ms",
+        "leases",
+        "leaving",
+        "loaded_ms",
+        "residency",
+        "resumed_ms",
+        "served",
+        "unload_until_ms",
+    )
+
+    def __init__(self, residency: Residency, now_ms: int) -> None:
+        """It is seen for the first time."""
+        self.residency = residency
+        self.loaded_ms = self.last_used_ms = now_ms
+        self.in_flight = self.leases = 0
+        self.served = self.leaving = False
+        self.draining_since_ms: int | None = None
+        self.draining_for: ModelId | None = None
+        self.resumed_ms: int | None = None
+        self.unload_until_ms: int | None = None
+
+    @property
+    def admits(self) -> bool:
+        """Whether it takes requests, as far as we are concerned."""
+        return not self.leaving and self.draining_since_ms is None and self.unload_until_ms is None
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether nobody that it was loaded for has got anything of it yet."""
+        return self.leases > 0 and not self.served
+
+    def begin(self, now_ms: int) -> None:
+        """A request goes to it."""
+        self.in_flight += 1
+        self.last_used_ms = now_ms
+
+    def end(self, now_ms: int) -> None:
+        """That request is over."""
+        assert self.in_flight > 0, "more requests ended than began"
+        self.in_flight -= 1
+        self.last_used_ms = now_ms
+
+    def lease(self, requests: int) -> None:
+        """It has been loaded for so many requests."""
+        self.leases += requests
+        self.served = False
+
+    def give_back(self, *, served: bool) -> None:
+        """One of those has its first byte (`served`), or wants none any more."""
+        assert self.leases > 0, "a lease was given back twice"
+        self.leases -= 1
+        self.served = self.served or served
+
+    def drain(self, model: ModelId, now_ms: int) -> None:
+        """Admit no more requests, in favour of `model`; since the first call of this drain."""
+        if self.draining_since_ms is None:
+            self.draining_since_ms = now_ms
+        self.draining_for = model
+
+    def admit_again(self) -> None:
+        """End the drain, if there is one."""
+        self.draining_since_ms = self.draining_for = None
+
+
+class Residents:
+    """All stays. `draining`: neurons that an operator wants empty of requests."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._by_neuron: dict[NeuronName, dict[ModelId, Resident]] = {}
+        self._by_model: dict[ModelId, dict[NeuronName, Resident]] = {}
+        self.draining: set[NeuronName] = set()
+
+    def __iter__(self) -> Iterator[Resident]:
+        for stays in self._by_neuron.values():
+            yield from stays.values()
+
+    def get(self, neuron: NeuronName, model: ModelId) -> Resident | None:
+        """The stay of a model on a neuron; None: it is not there."""
+        stays = self._by_neuron.get(neuron)
+        return None if stays is None else stays.get(model)
+
+    def of(self, model: ModelId) -> Iterable[Resident]:
+        """All stays of a model, in the order in which they were first seen."""
+        return self._by_model.get(model, {}).values()
+
+    def on(self, neuron: NeuronName) -> tuple[Resident, ...]:
+        """All stays on a neuron."""
+        return tuple(self._by_neuron.get(neuron, {}).values())
+
+    def see(self, neuron: NeuronView, now_ms: int) -> tuple[Resident, ...]:
+        """Take what a neuron has now; returns the stays that begin with it."""
+        before = self._by_neuron.get(neuron.name, {})
+        after: dict[ModelId, Resident] = {}
+        new: list[Resident] = []
+        for model in neuron.models.values():
+            if not model.status.resident:
+                continue
+            stay = before.get(model.id)
+            if stay is None:
+                stay = Resident((neuron.name, model.id), now_ms)
+                self._by_model.setdefault(model.id, {})[neuron.name] = stay
+                new.append(stay)
+            after[model.id] = stay
+        for gone in before.keys() - after.keys():
+            del self._by_model[gone][neuron.name]
+            if not self._by_model[gone]:
+                del self._by_model[gone]
+        self._by_neuron[neuron.name] = after
+        return tuple(new)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that neurons have from us, on stays that are still seen."""
+        return sum(stay.in_flight for stay in self)
+
+    def uses(self, is_leased: Callable[[Resident], bool]) -> dict[Residency, Use]:
+        """What placement has to know of all stays."""
+        return {
+            each.residency: Use(
+                each.last_used_ms, each.loaded_ms, each.in_flight, leased=is_leased(each)
+            )
+            for each in self
+        }
+
+
+def hot(resident: Resident, view: FleetView, waiting: int) -> Hot:
+    """A stay as the swap rules see it. `waiting`: requests for its model that are not admitted.
+
+    A neuron's own report counts too: others may ask it directly.
+    """
+    return Hot(
+        loaded_ms=resident.loaded_ms,
+        in_flight=max(resident.in_flight, reported(resident, view)) + resident.is_unserved,
+        waiting=waiting,
+        draining_since_ms=resident.draining_since_ms,
+        resumed_ms=resident.resumed_ms,
+    )
+
+
+def reported(resident: Resident, view: FleetView) -> int:
+    """How many requests the neuron said to have for it, at work and waiting, when last asked."""
+    name, model = resident.residency
+    neuron = view.neurons.get(name)
+    offer = None if neuron is None else neuron.models.get(model)
+    return 0 if offer is None else offer.load.in_flight + offer.load.queue_depth

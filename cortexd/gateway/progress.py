@@ -1,0 +1,70 @@
+"""What is known about one relay while it runs: how far it came, and what that proves and costs.
+
+Owns the facts. Refuses to know how they come about (relay.py) and what they cost
+(ledger/charging.py).
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from cortexd.dialects.chat_stream import ChatStream
+from cortexd.dialects.refusals import Refusal
+from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
+from cortexd.fleet.answer import Clock
+from cortexd.fleet.breaker import Verdict
+from cortexd.fleet.routing import Route
+from cortexd.fleet.serving import Serving, Unserved
+
+
+class Progress:
+    """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self.route: Route | None = None
+        self.kind: EndingKind | None = None
+        self.stream: ChatStream | None = None
+        self.usage: Usage | None = None
+        self.seen = Seen()
+        self.started = False
+        self.is_writing = False
+        self.did_no_work = False
+        self.elsewhere = False
+        self.was_not_there = False
+        self.verdict: Verdict | None = None
+        self.failure: str | None = None
+        self.clock: Clock | None = None
+        self.first_byte_at: float | None = None
+        self.on_first_byte: Callable[[], None] | None = None
+        self.waited_seconds = 0.0
+        self.unserved: Unserved | None = None
+        self.refusal: Refusal | None = None
+
+    def begin(self, serving: Serving) -> None:
+        """A new attempt: forget how the one before failed."""
+        self.route = serving.route
+        self.did_no_work = self.elsewhere = self.was_not_there = False
+        self.failure = self.kind = self.verdict = None
+
+    def first_byte(self) -> None:
+        """Note the moment of the first piece of the answer, and tell who waits for it."""
+        if self.first_byte_at is None:
+            self.first_byte_at = trio.current_time()
+        self.verdict = Verdict.WORKED
+        if self.on_first_byte is not None:
+            self.on_first_byte()
+            self.on_first_byte = None
+
+    def ending(self, *, streamed: bool) -> Ending | None:
+        """The ending as it stands; without a verdict the request was cut short on our side."""
+        if self.route is None:
+            return None
+        stream = self.stream
+        return Ending(
+            self.kind or EndingKind.CLIENT_GONE,
+            streamed=streamed,
+            usage=stream.usage if stream is not None else self.usage,
+            seen=stream.seen if stream is not None else self.seen,
+            token_per_chunk=self.route.kind == "neuron" and not self.is_writing,
+        )

@@ -1,0 +1,1 @@
+"""WHAT IS COUNTED: the instruments of the product contract, on prometheus-client."""
