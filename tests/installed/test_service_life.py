@@ -6,13 +6,12 @@ import pytest
 
 from tests.installed import knocking
 from tests.installed.machine import ROOT
-from tests.installed.site import CONFIG, CONFIG_FILE, KEY, MODEL, Site
-from tests.test_service import directives
+from tests.installed.site import CONFIG, CONFIG_FILE, GATEWAY, KEY, MODEL, Site
 
 pytestmark = pytest.mark.slow
 
 RESTARTS = 3
-UNIT = dict(directives(ROOT / "cortexd.service"))
+CATALOGUE = f"curl -s -H 'Authorization: Bearer {KEY}' {GATEWAY}/v1/models"
 
 
 def test_starting_returns_once_requests_are_answered(site: Site) -> None:
@@ -118,13 +117,36 @@ def test_secrets_reach_the_daemon_that_it_cannot_read_itself(site: Site) -> None
     site.without_drop_ins()
 
 
-def test_a_reload_is_obeyed_or_refused_and_ends_nothing(site: Site) -> None:
-    """Refused as long as the unit has no ExecReload=, in place of a signal that would end it."""
+def test_a_reload_takes_a_new_catalogue_and_refuses_a_broken_one(site: Site) -> None:
+    machine, catalogue = site.machine, "/etc/cortexd/models.yaml"
+    site.configure(CONFIG + "models_config: models.yaml\n")
+    good = "models: [{id: sim/small, limit: {context: 4096, output: 64}}]\n"
+    machine.write(catalogue, good)
+    machine.run("chown", "root:cortexd", catalogue)
+    machine.run("systemctl", "restart", "cortexd")
     pid = site.pid
-    reloaded = site.machine.try_to("systemctl", "reload", "cortexd")
-    assert (reloaded.returncode == 0) == ("ExecReload" in UNIT)
-    assert site.pid == pid
+    machine.write(catalogue, good.replace("limit", "limits"))
+    refused = machine.try_to("systemctl", "reload", "cortexd")
+    assert refused.returncode == 1
+    assert f"{catalogue}:1: models[0].limits: unknown setting" in machine.journal("cortexd")
     assert site.ask() > 0
+    machine.write(catalogue, f"{good}aliases: {{small: sim/small}}\n")
+    machine.run("systemctl", "reload", "cortexd")
+    asked = f"until {CATALOGUE} | grep -q '\"small\"'; do :; done"
+    machine.run("timeout", "30", "bash", "-c", asked)
+    assert site.pid == pid
+    site.configure()
+    machine.run("rm", catalogue)
+    machine.run("systemctl", "restart", "cortexd")
+
+
+def test_root_gets_an_answer_over_the_admin_socket_and_others_are_told_why_not(
+    site: Site,
+) -> None:
+    assert MODEL in site.machine.run("cortexd", "models")
+    refused = site.machine.try_to("runuser", "-u", "nobody", "--", "cortexd", "models")
+    assert refused.returncode == 1
+    assert "/run/cortexd/admin.sock" in refused.stderr
 
 
 def test_the_running_daemon_has_no_privilege_left(site: Site) -> None:
