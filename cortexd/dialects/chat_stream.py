@@ -29,6 +29,9 @@ from cortexd.dialects.usage import Seen, Usage, read_usage
 INDEX_MAX = 127
 """Largest choice index that is told apart from the first (OpenAI serves 128 choices)."""
 
+HEARTBEAT = b": waiting\n\n"
+"""A comment: every reader of event streams skips it."""
+
 _DONE = b"[DONE]"
 _NO_CHUNK = "The neuron sent an event that is no chat chunk."
 _NO_INDEX: frozenset[int] = frozenset()
@@ -46,6 +49,8 @@ class ChatStream:
     the same in one word, fit for a log (a neuron's message may quote the prompt); `cut`: stop
     reading; `done`: nothing more will come; `usage` is the latest believable one.
     """
+
+    object_name = "chat.completion.chunk"
 
     def __init__(
         self, *, include_usage: bool, model: str, output_tokens_max: int, choices: int
@@ -74,6 +79,18 @@ class ChatStream:
     def finished(self) -> bool:
         """Whether there were choices and each of them has its finish_reason."""
         return bool(self._ended_choices) and not self._open_choices
+
+    def head(self) -> bytes:
+        """Return nothing: a chat stream begins with the neuron's first chunk."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """Return a comment; any other frame would be taken for a chunk."""
+        return HEARTBEAT
+
+    def ended_choice(self, index: int) -> dict[str, object]:
+        """Write a choice that ends here because its output is used up."""
+        return {"index": index, "delta": {}, "finish_reason": "length"}
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the neuron; return the bytes that the client gets now."""
@@ -200,11 +217,9 @@ class ChatStream:
         return write_event(_ENCODE(fields), name=event.name)
 
     def _end_cut(self) -> bytes:
-        common = {**self._first, "object": "chat.completion.chunk", "model": self._model}
-        ended = [
-            {"index": index, "delta": {}, "finish_reason": "length"}
-            for index in sorted(self._open_choices or {0} - self._ended_choices)
-        ]
+        common = {**self._first, "object": self.object_name, "model": self._model}
+        still_open = sorted(self._open_choices or {0} - self._ended_choices)
+        ended = [self.ended_choice(index) for index in still_open]
         last = write_event(_ENCODE({**common, "choices": ended})) if ended else b""
         if self._include_usage and self.usage is not None:
             usage = {

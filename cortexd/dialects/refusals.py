@@ -21,6 +21,7 @@ class RefusalKind(Enum):
     """What is wrong; the table below says how that is put on the wire."""
 
     INVALID_JSON = "invalid_json"
+    INVALID_FORM = "invalid_form"
     MISSING_REQUIRED_PARAMETER = "missing_required_parameter"
     INVALID_PARAMETER = "invalid_parameter"
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
@@ -110,6 +111,7 @@ _K = RefusalKind
 
 TABLE: dict[RefusalKind, Row] = {
     _K.INVALID_JSON: Row(400, _REQUEST, "invalid_json", Retry.NEVER),
+    _K.INVALID_FORM: Row(400, _REQUEST, "invalid_form", Retry.NEVER),
     _K.MISSING_REQUIRED_PARAMETER: Row(400, _REQUEST, "missing_required_parameter", Retry.NEVER),
     _K.INVALID_PARAMETER: Row(400, _REQUEST, "invalid_value", Retry.NEVER),
     _K.UNSUPPORTED_PARAMETER: Row(400, _REQUEST, "unsupported_parameter", Retry.NEVER),
