@@ -90,6 +90,12 @@ class Machine:
             raise NeuronError(inference_error("wrong_modality", message))
         return resident
 
+    async def read(self) -> None:
+        """Takes as long as reading a prompt takes, where nothing is written meanwhile."""
+        if self.switches.gated_prefill:
+            await self.gates.prefills.acquire()
+        await trio.sleep(self.switches.prefill_seconds)
+
     def next_reply_id(self, kind: str = "chatcmpl") -> str:
         """A new id for a reply, unlike any other of this neuron."""
         self.replies += 1

@@ -6,7 +6,6 @@ import time
 import zlib
 
 import msgspec
-import trio
 
 from cortexd.demo.http import Reply, Request
 from cortexd.demo.machine import Machine, key_id, principal
@@ -105,7 +104,7 @@ async def _work(machine: Machine, request: Request, tokens: int) -> None:
     """Counts what is about to be served, and takes as long as a prompt would."""
     served = machine.counters.served
     served.add(served.begin(key_id(request)), key_id(request), prompt=tokens)
-    await trio.sleep(machine.switches.prefill_seconds)
+    await machine.read()
 
 
 async def _send(

@@ -23,14 +23,14 @@ import msgspec
 from cortexd.dialects.generated import generated_bytes
 from cortexd.dialects.neuron_errors import read_complaint
 from cortexd.dialects.refusals import Refusal, RefusalKind, error_body
-from cortexd.dialects.sse import Event, Events, EventTooLarge, write_event
+from cortexd.dialects.sse import Event, Events, EventTooLarge, write_comment, write_event
 from cortexd.dialects.usage import Seen, Usage, read_usage
 
 INDEX_MAX = 127
 """Largest choice index that is told apart from the first (OpenAI serves 128 choices)."""
 
-HEARTBEAT = b": waiting\n\n"
-"""A comment: every reader of event streams skips it."""
+HEARTBEAT = write_comment(b"still working")
+"""Any other frame would be taken for a chunk."""
 
 _DONE = b"[DONE]"
 _NO_CHUNK = "The neuron sent an event that is no chat chunk."
@@ -85,8 +85,12 @@ class ChatStream:
         return b""
 
     def heartbeat(self) -> bytes:
-        """Return a comment; any other frame would be taken for a chunk."""
+        """Return a comment, which every reader skips."""
         return HEARTBEAT
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that never got beyond its head."""
+        return write_event(error_body(refusal))
 
     def ended_choice(self, index: int) -> dict[str, object]:
         """Write a choice that ends here because its output is used up."""

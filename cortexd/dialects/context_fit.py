@@ -9,7 +9,13 @@ the user said.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cortexd.dialects.refusals import Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from cortexd.dialects.asked import Asked
+    from cortexd.dialects.upper_bound import ModelLimits
 
 TOKEN_BYTES_MAX = 128
 """Longest token of the vocabularies in use, in bytes: one ruled line."""
@@ -39,18 +45,18 @@ def least_chat_tokens(messages: list[dict[str, object]]) -> int:
     )
 
 
-def over_context(least_tokens: int, context: int | None, *, param: str) -> Refusal | None:
+def over_context(asked: Asked, limits: ModelLimits) -> Refusal | None:
     """Refuse a prompt that is sure to be longer than the largest context of its model.
 
-    `context` None: nobody has said. Clients recognise the condition by OpenAI's very words.
+    Clients recognise the condition by OpenAI's very words.
     """
-    if context is None or least_tokens <= context:
+    context = limits.context_max
+    if context is None or asked.least_tokens <= context:
         return None
     return Refusal(
         RefusalKind.CONTEXT_LENGTH_EXCEEDED,
         f"This model's maximum context length is {context} tokens. However, your messages "
-        f"resulted in {least_tokens} tokens at the very least.",
-        param=param,
+        f"resulted in {asked.least_tokens} tokens at the very least.",
     )
 
 

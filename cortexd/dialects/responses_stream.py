@@ -17,6 +17,7 @@ import msgspec
 
 from cortexd.dialects.chat_stream import HEARTBEAT
 from cortexd.dialects.neuron_errors import read_complaint
+from cortexd.dialects.refusals import Refusal, code_of
 from cortexd.dialects.sse import Event, Events, EventTooLarge, write_event
 from cortexd.dialects.usage import Seen, Usage, read_usage
 
@@ -105,6 +106,11 @@ class ResponsesStream:
     def heartbeat(self) -> bytes:
         """Return a comment; readers of event streams skip it."""
         return HEARTBEAT
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that never got beyond its head."""
+        error = {"code": code_of(refusal), "message": refusal.message}
+        return self._own_end("failed", error=error)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the neuron; return the bytes that the client gets now."""

@@ -77,6 +77,9 @@ class Watcher(Protocol):
     def heartbeat(self) -> bytes:
         """Return what keeps a silent stream alive without saying anything."""
 
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that never got beyond its head, and heartbeats."""
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the neuron; return the bytes that the client gets now."""
 

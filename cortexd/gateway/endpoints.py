@@ -7,13 +7,23 @@ import enum
 
 import msgspec
 
-from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.chat import Chat
+from cortexd.dialects.completions import Completions
+from cortexd.dialects.embeddings import Embeddings
+from cortexd.dialects.images import Images
+from cortexd.dialects.refusals import Refusal, RefusalKind, Rendered, render
+from cortexd.dialects.rerank import Rerank
+from cortexd.dialects.responses import Responses
+from cortexd.dialects.speech import Speech
+from cortexd.dialects.surface import Surface
+from cortexd.dialects.transcriptions import Transcriptions
 
 
 class EndpointKind(enum.Enum):
     """What the core does for an endpoint."""
 
-    CHAT = "chat"
+    WORK = "work"
+    """What its surface says, at a neuron."""
     MODELS = "models"
     MODEL = "model"
     BUDGET = "budget"
@@ -24,15 +34,27 @@ class EndpointKind(enum.Enum):
 class Endpoint(msgspec.Struct, frozen=True):
     """One row: `path` (a trailing `*` takes the rest of the path as the argument).
 
-    `metered`: it has neurons do work, so that what it may cost is reserved first; no other endpoint
-    ever reaches a neuron.
+    `surface`: what is said on an endpoint of the kind WORK.
     """
 
     path: str
     kind: EndpointKind
     methods: tuple[str, ...]
     public: bool = False
-    metered: bool = False
+    surface: Surface | None = None
+
+    @property
+    def metered(self) -> bool:
+        """Whether it has neurons do work, so that what it may cost is reserved first.
+
+        No other endpoint ever reaches a neuron.
+        """
+        return self.surface is not None
+
+    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+        """Put a refusal into the envelope of the dialect that is spoken here."""
+        speaks = render if self.surface is None else self.surface.render
+        return speaks(refusal, request_id=request_id)
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -42,8 +64,23 @@ class Match(msgspec.Struct, frozen=True):
     argument: str = ""
 
 
+def _work(path: str, surface: Surface) -> Endpoint:
+    return Endpoint(path, EndpointKind.WORK, ("POST",), surface=surface)
+
+
+_RERANK = Rerank()
+
 ENDPOINTS = (
-    Endpoint("/v1/chat/completions", EndpointKind.CHAT, ("POST",), metered=True),
+    _work("/v1/chat/completions", Chat()),
+    _work("/v1/completions", Completions()),
+    _work("/v1/responses", Responses()),
+    _work("/v1/embeddings", Embeddings()),
+    _work("/v1/rerank", _RERANK),
+    _work("/rerank", _RERANK),
+    _work("/v2/rerank", _RERANK),
+    _work("/v1/images/generations", Images()),
+    _work("/v1/audio/transcriptions", Transcriptions()),
+    _work("/v1/audio/speech", Speech()),
     Endpoint("/v1/models", EndpointKind.MODELS, ("GET",)),
     Endpoint("/v1/models/*", EndpointKind.MODEL, ("GET",)),
     Endpoint("/v1/budget", EndpointKind.BUDGET, ("GET",)),
@@ -51,6 +88,7 @@ ENDPOINTS = (
     Endpoint("/", EndpointKind.ROOT, ("GET", "HEAD"), public=True),
 )
 
+_ROOT = ENDPOINTS[-1]
 _EXACT = {row.path: row for row in ENDPOINTS if not row.path.endswith("*")}
 _PREFIX = tuple((row.path[:-1], row) for row in ENDPOINTS if row.path.endswith("*"))
 
@@ -68,6 +106,12 @@ def find(method: str, path: str) -> Match | Refusal:
             allowed_methods=allowed,
         )
     return match
+
+
+def spoken_at(path: str) -> Endpoint:
+    """The endpoint whose dialect a refusal on this path is put into, found or not."""
+    match = _match(path)
+    return _ROOT if match is None else match.endpoint
 
 
 def _match(path: str) -> Match | None:

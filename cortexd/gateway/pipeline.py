@@ -1,4 +1,4 @@
-"""A request's way through cortexd, as one page: read `Gateway.serve`, then `Gateway._chat`.
+"""A request's way through cortexd, as one page: read `Gateway.serve`, then `Gateway._work`.
 
 The core knows no server. A face reads the head, asks `admit`, reads the body, and calls `serve`;
 what it answers goes through the `Client` it brought. A budget is reserved, durably, before any
@@ -14,10 +14,11 @@ import msgspec
 import trio
 
 from cortexd.dialects.asked import Asked
+from cortexd.dialects.context_fit import over_context
 from cortexd.dialects.models import model_body, models_list
-from cortexd.dialects.openai import chat_body, understand_chat
-from cortexd.dialects.refusals import Refusal, RefusalKind, render
-from cortexd.dialects.upper_bound import Bound, ModelLimits, bound
+from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.surface import Document, Surface
+from cortexd.dialects.upper_bound import Bound, ModelLimits
 from cortexd.finished import Finished
 from cortexd.fleet.affinity import Mark, prefix_marks
 from cortexd.fleet.catalogue import ModelId, resolve
@@ -28,7 +29,7 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers
 from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
-from cortexd.gateway.endpoints import EndpointKind, Match, find
+from cortexd.gateway.endpoints import EndpointKind, Match, find, spoken_at
 from cortexd.gateway.exchange import Client, Head, Headers, Incoming
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
@@ -131,8 +132,8 @@ class Gateway:
         if principal is None:
             view = self._traffic.view
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
-        elif match.endpoint.kind is EndpointKind.CHAT:
-            await self._chat(principal, incoming, client, outlook)
+        elif match.endpoint.surface is not None:
+            await self._work(match.endpoint.surface, principal, incoming, client, outlook)
             return
         elif match.endpoint.kind is EndpointKind.BUDGET:
             answer = await self._budget(principal)
@@ -163,38 +164,49 @@ class Gateway:
     def _resolved(self, name: str) -> ModelId:
         return resolve(self._traffic.catalogue, name)
 
-    async def _chat(
-        self, principal: Principal, incoming: Incoming, client: Client, outlook: Outlook
+    async def _work(
+        self,
+        surface: Surface,
+        principal: Principal,
+        incoming: Incoming,
+        client: Client,
+        outlook: Outlook,
     ) -> None:
-        """The whole way of a chat request; the order of these steps is the promise of the
+        """The whole way of a request for work; the order of these steps is the promise of the
         product.
         """
-        asked = understand_chat(incoming.body, forward_fields=self._settings.forward_fields)
-        if isinstance(asked, Refusal):
-            await self._answer(asked, outlook, client)
+        head = incoming.head
+        kind = head.headers.get(b"content-type", b"").decode("latin-1")
+        forward_fields = self._settings.forward_fields
+        request = surface.understand(Document(incoming.body, kind), forward_fields=forward_fields)
+        if isinstance(request, Refusal):
+            await self._answer(request, outlook, client)
             return
-        outlook.asked = asked
+        asked = outlook.asked = request.asked
         model = self._resolved(asked.model)
         limits = self._usable(principal, asked, model)
         if isinstance(limits, Refusal):
             await self._answer(limits, outlook, client)
             return
         outlook.model = model
-        ceiling = bound(asked, limits, capped=principal.capped)
+        ceiling = over_context(asked, limits) or request.bound(limits, capped=principal.capped)
         if isinstance(ceiling, Refusal):
             await self._answer(ceiling, outlook, client)
             return
-        granted = await self._reserve(principal, ceiling, incoming.head, outlook)
+        granted = await self._reserve(principal, ceiling, head, outlook)
         if isinstance(granted, Refusal):
             await self._answer(granted, outlook, client)
             return
         async with granted:  # leaving settles, whatever happened
+            output_tokens = granted.bound.output_tokens
+            written = request.write(limits, model=model, output_tokens=output_tokens)
+            headers = _neuron_headers(principal, head, written, stream=asked.stream)
             relay = Relay(
-                self._sending(asked, model, granted.bound, principal, incoming.head),
+                Sending(surface, request, limits, output_tokens, headers, written.body),
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
-                stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
+                stream_headers=answers.stream_headers(head.request_id, granted.standings),
             )
             outlook.progress = relay.progress
             try:
@@ -202,12 +214,9 @@ class Gateway:
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        if not asked.prompt.has_media:
-            await self._learn(model, limits, granted)
+        await self._learn(asked, model, limits, granted)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
-        elif isinstance(outcome, Reply):
-            await self._answer(outcome.body, outlook, client, granted)
         elif outcome is not None:
             await self._answer(outcome, outlook, client, granted)
 
@@ -265,7 +274,8 @@ class Gateway:
         key = principal.key_id or ""
         if self._traffic.has_choice(model):
             scope = (key.encode(), model.encode(), asked.fields.get("tools", b""))
-            marks = prefix_marks(asked.fields["messages"], secret=self._secret, scope=scope)
+            said = asked.fields.get("messages") or asked.fields.get("input")
+            marks = prefix_marks(said or b"", secret=self._secret, scope=scope)
         return Wanted(
             model=model,
             key=key,
@@ -275,36 +285,25 @@ class Gateway:
             marks=marks,
         )
 
-    def _sending(
-        self, asked: Asked, model: ModelId, reserved: Bound, principal: Principal, head: Head
-    ) -> Sending:
-        return Sending(
-            path="/v1/chat/completions",
-            headers=_neuron_headers(principal, head, stream=asked.stream),
-            body=chat_body(asked, model=model, output_tokens=reserved.output_tokens),
-            stream=asked.stream,
-            include_usage=asked.include_usage,
-            model_name=asked.model,
-            output_tokens=reserved.output_tokens,
-            choices=reserved.choices,
-        )
-
-    async def _learn(self, model: ModelId, limits: ModelLimits, settled: Reservation) -> None:
-        """Remember a chat template that added more than the bytes of its messages pay for.
+    async def _learn(
+        self, asked: Asked, model: ModelId, limits: ModelLimits, settled: Reservation
+    ) -> None:
+        """Remember a template that added more than the bytes of its prompts pay for.
 
         Only text tells; an image costs what it costs. A neuron that claims more than any template
         adds is not believed: it would lock the model.
         """
         usage = settled.ending.usage if settled.ending is not None else None
-        if usage is None or usage.prompt_tokens <= settled.bound.prompt_tokens:
+        if usage is None or asked.prompt.has_media or not asked.prompts:
             return
-        added = limits.template_tokens + usage.prompt_tokens - settled.bound.prompt_tokens
-        if added <= TEMPLATE_TOKENS_MAX:
+        beyond = usage.prompt_tokens - settled.bound.prompt_tokens
+        added = limits.template_tokens - (-beyond // asked.prompts)
+        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:
             await self._desk.learn(model, added)
 
     async def _answer(
         self,
-        answer: bytes | Refusal,
+        answer: bytes | Reply | Refusal,
         outlook: Outlook,
         client: Client,
         reservation: Reservation | None = None,
@@ -313,12 +312,13 @@ class Gateway:
         request_id = outlook.head.request_id
         extra = budget_headers(reservation.standings if reservation else outlook.standings)
         if isinstance(answer, Refusal):
-            rendered = render(answer, request_id=request_id)
+            rendered = spoken_at(outlook.head.path).render(answer, request_id=request_id)
             outlook.status, outlook.refusal = rendered.status, answer
             headers, body = (*rendered.headers, *extra), rendered.body
         else:
-            outlook.status = 200
-            headers, body = (*answers.json_headers(request_id), *extra), answer
+            reply = Reply(answer) if isinstance(answer, bytes) else answer
+            outlook.status, body = 200, reply.body
+            headers = (*answers.plain_headers(request_id, reply.content_type), *extra)
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)
@@ -333,11 +333,13 @@ def unjournalled(bound: Bound) -> Reservation:
     return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
 
 
-def _neuron_headers(principal: Principal, head: Head, *, stream: bool) -> Headers:
+def _neuron_headers(
+    principal: Principal, head: Head, written: Document, *, stream: bool
+) -> Headers:
     """The closed list of headers a neuron gets; a client's own principal headers never pass."""
     headers: list[tuple[bytes, bytes]] = [
-        (b"content-type", b"application/json"),
-        (b"accept", b"text/event-stream" if stream else b"application/json"),
+        (b"content-type", written.content_type.encode("latin-1")),
+        (b"accept", b"text/event-stream" if stream else b"*/*"),
         (b"x-request-id", head.request_id.encode()),
     ]
     thinking = head.headers.get(b"x-include-thinking")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortexd.dialects.asked import Asked, PromptSize
 from cortexd.dialects.context_fit import (
     TOKEN_BYTES_MAX,
     least_chat_tokens,
@@ -11,6 +12,7 @@ from cortexd.dialects.context_fit import (
     over_context,
 )
 from cortexd.dialects.refusals import RefusalKind, render
+from cortexd.dialects.upper_bound import ModelLimits
 
 
 def test_a_text_is_at_least_its_bytes_by_the_longest_token() -> None:
@@ -46,13 +48,27 @@ def test_only_what_every_template_writes_out_is_counted() -> None:
     assert least_chat_tokens(said) == 20
 
 
+def asked(least_tokens: int) -> Asked:
+    return Asked(
+        model="m",
+        stream=False,
+        include_usage=False,
+        choices=1,
+        output_requested=None,
+        fields={},
+        dropped=(),
+        prompt=PromptSize(0),
+        least_tokens=least_tokens,
+    )
+
+
 @pytest.mark.parametrize(("least", "context"), [(100, 100), (5, 100), (10**9, None)])
-def test_what_may_fit_is_not_refused(least: int, context: int | None) -> None:
-    assert over_context(least, context, param="messages") is None
+def test_what_may_fit_somewhere_is_not_refused(least: int, context: int | None) -> None:
+    assert over_context(asked(least), ModelLimits(10, context, None)) is None
 
 
 def test_a_refusal_has_the_words_by_which_clients_know_it() -> None:
-    refusal = over_context(101, 100, param="messages")
+    refusal = over_context(asked(101), ModelLimits(50, 100, None))
     assert refusal is not None
     assert refusal.kind is RefusalKind.CONTEXT_LENGTH_EXCEEDED
     assert refusal.message.startswith(

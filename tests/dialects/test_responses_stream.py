@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.responses_stream import ResponsesStream
 from cortexd.dialects.sse import Events
 from cortexd.dialects.usage import Seen, Usage
@@ -201,6 +202,15 @@ def test_a_failure_from_outside_is_told_as_the_end() -> None:
         "code": "upstream_failed",
         "message": "The neuron fell silent (between bytes).",
     }
+
+
+def test_a_stream_that_never_began_is_refused_as_a_failed_response() -> None:
+    refusal = Refusal(RefusalKind.MODEL_LOAD_FAILED, "It cannot be loaded.")
+    [event] = decoded(watching().refuse(refusal))
+    assert (event["type"], event["sequence_number"]) == ("response.failed", 0)
+    response = event["response"]
+    assert isinstance(response, dict)
+    assert response["error"] == {"code": "model_load_failed", "message": "It cannot be loaded."}
 
 
 def test_comments_pass_and_a_heartbeat_is_one() -> None:
