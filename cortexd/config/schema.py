@@ -23,6 +23,7 @@ from cortexd.config.ranges import (
     Megabytes,
     ModelName,
     Name,
+    Origin,
     PositiveTokens,
     Price,
     Priority,
@@ -106,6 +107,7 @@ class Gateway(_Strict, frozen=True):
     first_byte_seconds: Seconds = 600
     between_bytes_seconds: Seconds = 120
     forward_fields: tuple[FieldName, ...] = ()  # extra body fields let through to neurons
+    cors_origins: tuple[Origin, ...] = ("*",)  # whose pages a browser may let call
 
 
 class Eviction(_Strict, frozen=True):

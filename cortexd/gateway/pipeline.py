@@ -26,7 +26,7 @@ from cortexd.fleet.limits import limits_of
 from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
-from cortexd.gateway import answers
+from cortexd.gateway import answers, cors
 from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
 from cortexd.gateway.endpoints import EndpointKind, Match, find, spoken_at
@@ -45,9 +45,12 @@ TEMPLATE_TOKENS_MAX = 16_384
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """A request whose endpoint and principal are known; `principal` is None on public endpoints."""
+    """A request whose endpoint and principal are known.
 
-    match: Match
+    `principal` is None on public endpoints. `match` None: a browser asks if a page may call.
+    """
+
+    match: Match | None
     principal: Principal | None
 
 
@@ -55,11 +58,13 @@ class Settings(msgspec.Struct, frozen=True):
     """What the operator set for requests.
 
     `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
+    `cors_origins`: whose pages a browser may let call, as `https://example.org`, or `*`.
     """
 
     clocks: Clocks
     forward_fields: frozenset[str]
     serve_uncapped: bool = False
+    cors_origins: frozenset[str] = frozenset({cors.ANY_ORIGIN})
 
 
 class Gateway:
@@ -86,6 +91,8 @@ class Gateway:
 
     def admit(self, head: Head) -> Admitted | Refusal:
         """Judge a request by its head alone: does the endpoint exist, may this caller use it."""
+        if cors.is_preflight(head):
+            return Admitted(None, None)
         match = find(head.method, head.path)
         if isinstance(match, Refusal):
             return match
@@ -105,7 +112,7 @@ class Gateway:
     async def refuse(self, refusal: Refusal, head: Head, client: Client) -> None:
         """Answer with a refusal that came before the body was read."""
         outlook = Outlook(head, now=trio.current_time())
-        await self._answer(refusal, outlook, client)
+        await self._answer(refusal, outlook, self._readable(client, head))
         self._tell(outlook.finished(trio.current_time()))
 
     async def serve(self, admitted: Admitted, incoming: Incoming, client: Client) -> None:
@@ -113,6 +120,7 @@ class Gateway:
         way.
         """
         outlook = Outlook(incoming.head, admitted.principal, now=trio.current_time())
+        client = self._readable(client, incoming.head)
         try:
             await self._answer_to(admitted, incoming, client, outlook)
         except Exception:
@@ -124,11 +132,21 @@ class Gateway:
         finally:
             self._tell(outlook.finished(trio.current_time()))
 
+    def _readable(self, client: Client, head: Head) -> Client:
+        """The client, with the headers that let a page in a browser read its answer."""
+        headers = cors.origin_headers(head, self._settings.cors_origins)
+        return cors.ReadableByPages(client, headers) if headers else client
+
     async def _answer_to(
         self, admitted: Admitted, incoming: Incoming, client: Client, outlook: Outlook
     ) -> None:
         principal, match = admitted.principal, admitted.match
         answer: bytes | Refusal
+        if match is None:
+            outlook.status = 204
+            await client.start(204, cors.preflight_headers(incoming.head))
+            await client.finish()
+            return
         if principal is None:
             view = self._traffic.view
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
