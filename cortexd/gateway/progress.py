@@ -33,6 +33,7 @@ class Progress:
         self.did_no_work = False
         self.elsewhere = False
         self.was_not_there = False
+        self.lacks_endpoint = False
         self.verdict: Verdict | None = None
         self.failure: str | None = None
         self.clock: Clock | None = None
@@ -46,6 +47,7 @@ class Progress:
         """A new attempt: forget how the one before failed."""
         self.route = serving.route
         self.did_no_work = self.elsewhere = self.was_not_there = False
+        self.lacks_endpoint = False
         self.failure = self.kind = self.verdict = None
 
     def first_byte(self) -> None:

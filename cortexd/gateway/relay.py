@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import trio
 
-from cortexd.dialects.neuron_errors import neuron_refusal
+from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal, read_error
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.surface import JSON, Document, Surface, Understood, Watcher
 from cortexd.dialects.upper_bound import ModelLimits
@@ -209,11 +209,10 @@ class Relay:
         progress.on_first_byte = partial(traffic.first_byte, serving)
         try:
             outcome = await self._through(serving.route, reservation)
-            if progress.elsewhere:
-                if progress.was_not_there:
-                    traffic.withdraw(serving)
-                else:
-                    traffic.doubt(serving)
+            if progress.was_not_there:
+                traffic.withdraw(serving)
+            elif progress.elsewhere and not progress.lacks_endpoint:
+                traffic.doubt(serving)
         finally:
             traffic.end(serving, progress.verdict)
         return outcome
@@ -293,11 +292,10 @@ class Relay:
         """
         status, progress = answer.status, self.progress
         progress.failure = f"neuron answered {status}"
-        if status in _NO_WORK or 300 <= status < 400 or (self._sending.stream and status >= 400):
+        refuses = status in _NO_WORK or 300 <= status < 400
+        if refuses or (self._sending.stream and status >= 400):
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
-            progress.elsewhere = status in _ELSEWHERE
-            progress.was_not_there = status == _NOT_THERE
         else:
             progress.kind = EndingKind.NEURON_FAILED
         says_when = _header(answer, b"retry-after") is not None
@@ -307,7 +305,12 @@ class Relay:
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await _read_up_to(answer, ERROR_BYTES_MAX)
-        return neuron_refusal(status, body, _header(answer, b"retry-after"))
+        complaint, may_lack = read_error(body), not self._sending.surface.everywhere
+        progress.lacks_endpoint = lacks_endpoint(status, complaint, may_lack=may_lack)
+        progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
+        progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
+        retry_after = _header(answer, b"retry-after")
+        return neuron_refusal(status, complaint, retry_after, may_lack=may_lack)
 
     async def _plain(self, answer: Answer) -> Outcome:
         progress = self.progress

@@ -11,12 +11,19 @@ from cortexd.dialects.neuron_errors import (
     RETRY_SECONDS_MAX,
     SAYING_CHARACTERS_MAX,
     hide_places,
+    lacks_endpoint,
     neuron_refusal,
     read_complaint,
+    read_error,
 )
-from cortexd.dialects.refusals import TABLE, RefusalKind, code_of, render
+from cortexd.dialects.refusals import TABLE, Refusal, RefusalKind, code_of, render
 
 ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code":400}}'
+
+
+def refusal_for(status: int, body: bytes, retry_after: str | bytes | None = None) -> Refusal:
+    """What a client of chats is told."""
+    return neuron_refusal(status, read_error(body), retry_after)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +34,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
         (402, RefusalKind.UPSTREAM_FAILED, 502),
         (403, RefusalKind.UPSTREAM_AUTH_FAILED, 502),
         (404, RefusalKind.NO_NEURON, 503),
-        (405, RefusalKind.UPSTREAM_FAILED, 502),
+        (405, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (408, RefusalKind.UPSTREAM_TIMEOUT, 504),
         (413, RefusalKind.REQUEST_TOO_LARGE, 413),
         (415, RefusalKind.UPSTREAM_FAILED, 502),
@@ -35,7 +42,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
         (429, RefusalKind.OVERLOADED, 503),
         (302, RefusalKind.UPSTREAM_FAILED, 502),
         (500, RefusalKind.UPSTREAM_FAILED, 502),
-        (501, RefusalKind.UPSTREAM_FAILED, 502),
+        (501, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (503, RefusalKind.OVERLOADED, 503),
         (504, RefusalKind.UPSTREAM_TIMEOUT, 504),
         (529, RefusalKind.OVERLOADED, 503),
@@ -45,7 +52,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
 def test_a_neurons_status_is_told_as_ours(
     status: int, kind: RefusalKind, client_status: int, body: bytes
 ) -> None:
-    refusal = neuron_refusal(status, body)
+    refusal = refusal_for(status, body)
     assert refusal.kind is kind
     assert TABLE[kind].status == client_status
     assert refusal.message
@@ -63,16 +70,16 @@ def test_a_neurons_status_is_told_as_ours(
     ],
 )
 def test_every_shape_of_error_keeps_its_message(body: bytes) -> None:
-    refusal = neuron_refusal(400, body)
+    refusal = refusal_for(400, body)
     assert refusal.message == "The neuron rejected the request: no such thing"
     assert code_of(refusal) == "neuron_rejected"
 
 
 def test_a_code_in_words_and_a_param_are_kept() -> None:
     error = {"message": "x", "code": "vision_unsupported", "param": "messages", "type": "y"}
-    refusal = neuron_refusal(400, json.dumps({"error": error}).encode())
+    refusal = refusal_for(400, json.dumps({"error": error}).encode())
     assert (code_of(refusal), refusal.param) == ("vision_unsupported", "messages")
-    flat = neuron_refusal(422, b'{"error":"x","code":"template_render_failed"}')
+    flat = refusal_for(422, b'{"error":"x","code":"template_render_failed"}')
     assert code_of(flat) == "template_render_failed"
 
 
@@ -99,7 +106,7 @@ def test_a_code_in_words_and_a_param_are_kept() -> None:
 def test_a_prompt_beyond_the_context_is_told_in_the_words_that_clients_know(
     status: int, error: dict[str, object], words: str
 ) -> None:
-    refusal = neuron_refusal(status, json.dumps({"error": error}).encode())
+    refusal = refusal_for(status, json.dumps({"error": error}).encode())
     assert refusal.kind is RefusalKind.CONTEXT_LENGTH_EXCEEDED
     assert words in refusal.message
 
@@ -121,7 +128,7 @@ def test_a_prompt_beyond_the_context_is_told_in_the_words_that_clients_know(
 def test_a_neurons_retry_after_is_believed_within_reason(
     retry_after: str | bytes | None, seconds: int
 ) -> None:
-    assert neuron_refusal(503, b"{}", retry_after).retry_after_seconds == seconds
+    assert refusal_for(503, b"{}", retry_after).retry_after_seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -164,5 +171,43 @@ JSON = st.recursive(
 @given(JSON, st.integers(300, 599))
 def test_any_error_body_is_survived(body: object, status: int) -> None:
     assert read_complaint(body) == read_complaint(body)
-    refusal = neuron_refusal(status, json.dumps(body).encode())
+    refusal = refusal_for(status, json.dumps(body).encode())
     assert render(refusal, request_id="r").status in (400, 413, 422, 502, 503, 504)
+
+
+NO_PATH = (
+    b"",
+    b"404 page not found",
+    b'{"detail":"Not Found"}',
+    b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}',
+)
+NO_MODEL = (
+    b'{"error":{"message":"The model `m` does not exist.","type":"NotFoundError","code":404}}',
+    b'{"error":{"message":"not loaded","code":"model_not_found"}}',
+    b'{"error":"model \'m\' not found"}',
+)
+
+
+@pytest.mark.parametrize("body", NO_PATH)
+def test_a_404_on_a_path_that_not_all_serve_is_about_the_path(body: bytes) -> None:
+    """Taken for a missing model, it would have a healthy model loaded again and again."""
+    complaint = read_error(body)
+    assert lacks_endpoint(404, complaint, may_lack=True)
+    refusal = neuron_refusal(404, complaint, may_lack=True)
+    assert refusal.kind is RefusalKind.ENDPOINT_NOT_SERVED
+    assert not lacks_endpoint(404, complaint, may_lack=False)
+
+
+@pytest.mark.parametrize("body", NO_MODEL)
+def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
+    complaint = read_error(body)
+    assert not lacks_endpoint(404, complaint, may_lack=True)
+    assert neuron_refusal(404, complaint, may_lack=True).kind is RefusalKind.NO_NEURON
+
+
+@pytest.mark.parametrize(
+    ("status", "lacks"), [(405, True), (501, True), (400, False), (503, False)]
+)
+def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
+    for may_lack in (True, False):
+        assert lacks_endpoint(status, read_error(ENVELOPE), may_lack=may_lack) == lacks

@@ -182,6 +182,31 @@ async def test_a_neuron_that_refuses_costs_nothing(row: Endpoint, tmp_path: Path
         assert (await it.standing()).spent == 0
 
 
+async def test_an_endpoint_that_one_neuron_lacks_is_asked_of_the_next_and_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    """And the model is not thought to be gone there: chats go on at once."""
+    without, having = all_round_neuron("a"), all_round_neuron("b")
+    without.switches.refuse(404, b'{"detail":"Not Found"}', path="/v1/rerank")
+    request = REQUESTS["/v1/rerank"][0]
+    async with (
+        running(without),
+        running(having),
+        core(tmp_path / "two", {"a": without.url, "b": having.url}) as it,
+    ):
+        for _ in range(2):
+            assert (await ask(it, "/v1/rerank", request)).status == 200
+        assert {told.neuron for told in it.told} == {"b"}
+    async with running(without), core(tmp_path / "one", {"a": without.url}) as it:
+        refused = await ask(it, "/v1/rerank", request)
+        assert (refused.status, refused.error["code"]) == (400, "endpoint_not_served")
+        assert refused.headers["x-should-retry"] == "false"
+        assert (await it.standing()).spent == 0
+        chat = REQUESTS["/v1/chat/completions"][0]
+        assert (await ask(it, "/v1/chat/completions", chat)).status == 200
+        assert without.counters.hits["/models/load"] == 0
+
+
 async def test_all_answers_of_all_prompts_are_reserved_for(tmp_path: Path) -> None:
     async with running(all_round_neuron()) as neuron, core(tmp_path, {"a": neuron.url}) as it:
         client = await ask(it, "/v1/completions", posted(prompt=["a", "b"], n=3, max_tokens=20))
