@@ -60,6 +60,6 @@ class Chat(msgspec.Struct, frozen=True):
         asked = understand_chat(posted.body, forward_fields=forward_fields)
         return asked if isinstance(asked, Refusal) else ChatRequest(asked)
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)

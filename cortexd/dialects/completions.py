@@ -106,7 +106,7 @@ class Completions(msgspec.Struct, frozen=True):
         """Read a completion; `echo` is refused, as its text would count as generated."""
         return understood(lambda: _understood(Body(posted.body), forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

@@ -98,7 +98,7 @@ class Embeddings(msgspec.Struct, frozen=True):
         """Read a text, token ids, or a list of either."""
         return understood(lambda: _understood(Body(posted.body), forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

@@ -120,7 +120,7 @@ class Images(msgspec.Struct, frozen=True):
         """Read a description, and how large and in how many steps it is to be drawn."""
         return understood(lambda: _understood(Body(posted.body), forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

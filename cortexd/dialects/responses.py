@@ -110,7 +110,7 @@ class Responses(msgspec.Struct, frozen=True):
         """Read a request that brings along all that it is about."""
         return understood(lambda: _understood(Body(posted.body), forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

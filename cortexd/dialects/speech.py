@@ -96,7 +96,7 @@ class Speech(msgspec.Struct, frozen=True):
         """Read a text and how it is to be spoken."""
         return understood(lambda: _understood(Body(posted.body), forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

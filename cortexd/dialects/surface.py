@@ -30,11 +30,13 @@ ReadT = TypeVar("ReadT")
 class Document(msgspec.Struct, frozen=True):
     """A whole body and its content type, whichever way it travels.
 
-    `content_type` comes from outside where the body does, and may be "".
+    `content_type` comes from outside where the body does, and may be "". `request_id`: of the
+    exchange that it belongs to, where a dialect repeats it in its answers.
     """
 
     body: bytes
     content_type: str = JSON
+    request_id: str = ""
 
 
 class PlainReply(msgspec.Struct, frozen=True):
@@ -142,8 +144,11 @@ class Surface(Protocol):
     ) -> Understood | Refusal:
         """Read a request's body; `forward_fields` are let through beyond the closed list."""
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
-        """Put a refusal into the error envelope of this dialect."""
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
+        """Put a refusal into the error envelope of this dialect.
+
+        `model`: the name that the client used, as soon as it is known.
+        """
 
 
 def understood(read: Callable[[], ReadT]) -> ReadT | Refusal:

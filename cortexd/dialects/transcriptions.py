@@ -109,7 +109,7 @@ class Transcriptions(msgspec.Struct, frozen=True):
         """Read a form; the order of its parts means nothing."""
         return understood(lambda: _understood(posted, forward_fields))
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
         return render(refusal, request_id=request_id)
 

@@ -51,10 +51,14 @@ class Endpoint(msgspec.Struct, frozen=True):
         """
         return self.surface is not None
 
-    def render(self, refusal: Refusal, *, request_id: str) -> Rendered:
-        """Put a refusal into the envelope of the dialect that is spoken here."""
-        speaks = render if self.surface is None else self.surface.render
-        return speaks(refusal, request_id=request_id)
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
+        """Put a refusal into the envelope of the dialect that is spoken here.
+
+        `model`: the name that the client used, as soon as it is known.
+        """
+        if self.surface is None:
+            return render(refusal, request_id=request_id)
+        return self.surface.render(refusal, request_id=request_id, model=model)
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -195,8 +195,8 @@ class Gateway:
         """
         head = incoming.head
         kind = head.headers.get(b"content-type", b"").decode("latin-1")
-        forward_fields = self._settings.forward_fields
-        request = surface.understand(Document(incoming.body, kind), forward_fields=forward_fields)
+        posted = Document(incoming.body, kind, head.request_id)
+        request = surface.understand(posted, forward_fields=self._settings.forward_fields)
         if isinstance(request, Refusal):
             await self._answer(request, outlook, client)
             return
@@ -330,7 +330,9 @@ class Gateway:
         request_id = outlook.head.request_id
         extra = budget_headers(reservation.standings if reservation else outlook.standings)
         if isinstance(answer, Refusal):
-            rendered = spoken_at(outlook.head.path).render(answer, request_id=request_id)
+            model = outlook.asked.model if outlook.asked is not None else ""
+            endpoint = spoken_at(outlook.head.path)
+            rendered = endpoint.render(answer, request_id=request_id, model=model)
             outlook.status, outlook.refusal = rendered.status, answer
             headers, body = (*rendered.headers, *extra), rendered.body
         else:
