@@ -95,7 +95,7 @@ def hide_places(text: str) -> str:
     return _PLACES.sub(HIDDEN, kept).strip()[:SAYING_CHARACTERS_MAX]
 
 
-def read_error(body: bytes) -> Complaint:
+def _read_error(body: bytes) -> Complaint:
     """Read the body of an error response; empty where nothing in it can be read."""
     try:
         return read_complaint(msgspec.json.decode(body))
@@ -103,20 +103,20 @@ def read_error(body: bytes) -> Complaint:
         return Complaint()
 
 
-def lacks_endpoint(status: int, complaint: Complaint, *, may_lack: bool) -> bool:
-    """Whether a neuron says that it does not serve this endpoint at all.
+def lacks_endpoint(status: int, body: bytes, *, may_lack: bool) -> bool:
+    """Whether a neuron's error says that it does not serve this endpoint at all.
 
     `may_lack`: not every neuron serves it, so that a 404 may be about the path; it is, unless it
     names the model.
     """
     if status == 404:
-        return may_lack and not complaint.is_about_model
+        return may_lack and not _read_error(body).is_about_model
     return status in (405, 501)
 
 
 def neuron_refusal(
     status: int,
-    complaint: Complaint,
+    body: bytes,
     retry_after: str | bytes | None = None,
     *,
     may_lack: bool = False,
@@ -127,7 +127,8 @@ def neuron_refusal(
     `lacks_endpoint`. A credential that the neuron does not accept, and a payment it asks for, are
     the operator's affair: 502.
     """
-    if lacks_endpoint(status, complaint, may_lack=may_lack):
+    complaint = _read_error(body)
+    if lacks_endpoint(status, body, may_lack=may_lack):
         message = _told("No neuron with this model serves this endpoint", complaint)
         return Refusal(RefusalKind.ENDPOINT_NOT_SERVED, message)
     if status in (400, 413, 422) and complaint.is_about_context:

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import trio
 
-from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal, read_error
+from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.surface import JSON, Document, Surface, Understood, Watcher
 from cortexd.dialects.upper_bound import ModelLimits
@@ -305,12 +305,12 @@ class Relay:
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await _read_up_to(answer, ERROR_BYTES_MAX)
-        complaint, may_lack = read_error(body), not self._sending.surface.everywhere
-        progress.lacks_endpoint = lacks_endpoint(status, complaint, may_lack=may_lack)
+        may_lack = not self._sending.surface.everywhere
+        progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
         progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
         retry_after = _header(answer, b"retry-after")
-        return neuron_refusal(status, complaint, retry_after, may_lack=may_lack)
+        return neuron_refusal(status, body, retry_after, may_lack=may_lack)
 
     async def _plain(self, answer: Answer) -> Outcome:
         progress = self.progress

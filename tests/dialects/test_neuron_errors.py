@@ -14,16 +14,10 @@ from cortexd.dialects.neuron_errors import (
     lacks_endpoint,
     neuron_refusal,
     read_complaint,
-    read_error,
 )
-from cortexd.dialects.refusals import TABLE, Refusal, RefusalKind, code_of, render
+from cortexd.dialects.refusals import TABLE, RefusalKind, code_of, render
 
 ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code":400}}'
-
-
-def refusal_for(status: int, body: bytes, retry_after: str | bytes | None = None) -> Refusal:
-    """What a client of chats is told."""
-    return neuron_refusal(status, read_error(body), retry_after)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +46,7 @@ def refusal_for(status: int, body: bytes, retry_after: str | bytes | None = None
 def test_a_neurons_status_is_told_as_ours(
     status: int, kind: RefusalKind, client_status: int, body: bytes
 ) -> None:
-    refusal = refusal_for(status, body)
+    refusal = neuron_refusal(status, body)
     assert refusal.kind is kind
     assert TABLE[kind].status == client_status
     assert refusal.message
@@ -70,16 +64,16 @@ def test_a_neurons_status_is_told_as_ours(
     ],
 )
 def test_every_shape_of_error_keeps_its_message(body: bytes) -> None:
-    refusal = refusal_for(400, body)
+    refusal = neuron_refusal(400, body)
     assert refusal.message == "The neuron rejected the request: no such thing"
     assert code_of(refusal) == "neuron_rejected"
 
 
 def test_a_code_in_words_and_a_param_are_kept() -> None:
     error = {"message": "x", "code": "vision_unsupported", "param": "messages", "type": "y"}
-    refusal = refusal_for(400, json.dumps({"error": error}).encode())
+    refusal = neuron_refusal(400, json.dumps({"error": error}).encode())
     assert (code_of(refusal), refusal.param) == ("vision_unsupported", "messages")
-    flat = refusal_for(422, b'{"error":"x","code":"template_render_failed"}')
+    flat = neuron_refusal(422, b'{"error":"x","code":"template_render_failed"}')
     assert code_of(flat) == "template_render_failed"
 
 
@@ -106,7 +100,7 @@ def test_a_code_in_words_and_a_param_are_kept() -> None:
 def test_a_prompt_beyond_the_context_is_told_in_the_words_that_clients_know(
     status: int, error: dict[str, object], words: str
 ) -> None:
-    refusal = refusal_for(status, json.dumps({"error": error}).encode())
+    refusal = neuron_refusal(status, json.dumps({"error": error}).encode())
     assert refusal.kind is RefusalKind.CONTEXT_LENGTH_EXCEEDED
     assert words in refusal.message
 
@@ -128,7 +122,7 @@ def test_a_prompt_beyond_the_context_is_told_in_the_words_that_clients_know(
 def test_a_neurons_retry_after_is_believed_within_reason(
     retry_after: str | bytes | None, seconds: int
 ) -> None:
-    assert refusal_for(503, b"{}", retry_after).retry_after_seconds == seconds
+    assert neuron_refusal(503, b"{}", retry_after).retry_after_seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -171,7 +165,7 @@ JSON = st.recursive(
 @given(JSON, st.integers(300, 599))
 def test_any_error_body_is_survived(body: object, status: int) -> None:
     assert read_complaint(body) == read_complaint(body)
-    refusal = refusal_for(status, json.dumps(body).encode())
+    refusal = neuron_refusal(status, json.dumps(body).encode())
     assert render(refusal, request_id="r").status in (400, 413, 422, 502, 503, 504)
 
 
@@ -191,18 +185,16 @@ NO_MODEL = (
 @pytest.mark.parametrize("body", NO_PATH)
 def test_a_404_on_a_path_that_not_all_serve_is_about_the_path(body: bytes) -> None:
     """Taken for a missing model, it would have a healthy model loaded again and again."""
-    complaint = read_error(body)
-    assert lacks_endpoint(404, complaint, may_lack=True)
-    refusal = neuron_refusal(404, complaint, may_lack=True)
+    assert lacks_endpoint(404, body, may_lack=True)
+    refusal = neuron_refusal(404, body, may_lack=True)
     assert refusal.kind is RefusalKind.ENDPOINT_NOT_SERVED
-    assert not lacks_endpoint(404, complaint, may_lack=False)
+    assert not lacks_endpoint(404, body, may_lack=False)
 
 
 @pytest.mark.parametrize("body", NO_MODEL)
 def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
-    complaint = read_error(body)
-    assert not lacks_endpoint(404, complaint, may_lack=True)
-    assert neuron_refusal(404, complaint, may_lack=True).kind is RefusalKind.NO_NEURON
+    assert not lacks_endpoint(404, body, may_lack=True)
+    assert neuron_refusal(404, body, may_lack=True).kind is RefusalKind.NO_NEURON
 
 
 @pytest.mark.parametrize(
@@ -210,4 +202,4 @@ def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
 )
 def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
     for may_lack in (True, False):
-        assert lacks_endpoint(status, read_error(ENVELOPE), may_lack=may_lack) == lacks
+        assert lacks_endpoint(status, ENVELOPE, may_lack=may_lack) == lacks
