@@ -88,8 +88,9 @@ def test_a_chat_keeps_all_of_a_request_that_a_chat_can_say(request: Json) -> Non
         for tool in request.get("tools", [])
     ]
     assert [tool["function"] for tool in chat.get("tools", [])] == tools
-    for ours, theirs in (("temperature",) * 2, ("top_k",) * 2, ("stop_sequences", "stop")):
-        assert chat.get(theirs) == (request.get(ours) or None)
+    assert chat.get("temperature") == request.get("temperature")
+    assert chat.get("top_k") == request.get("top_k")
+    assert chat.get("stop", []) == request.get("stop_sequences", [])
     assert chat.get("user") == request.get("metadata", {}).get("user_id")
 
 
