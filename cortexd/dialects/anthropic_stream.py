@@ -200,7 +200,8 @@ class AnthropicStream(ChatStream):
         else:
             same = [each for each in self._calls if id and each.id == id]
             block = same[0] if same else self._calls[-1] if self._calls else None
-        if block is not None and not (name and block.name and id and id != block.id):
+        is_another = block is not None and name and id and block.id and id != block.id
+        if block is not None and not is_another:
             block.id = block.id or id
             return block
         block = _Block("tool_use", name=name, id=id)

@@ -191,6 +191,27 @@ def test_a_wrong_field_is_refused_by_name(
     assert param is None or param in refusal.message
 
 
+USE: Json = {"type": "tool_use", "id": "i", "name": "f", "input": {"a": 1}}
+CALL = {"id": "i", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([USE], {"content": None, "tool_calls": [CALL]}),
+        ([{"type": "text", "text": "See."}, USE], {"content": "See.", "tool_calls": [CALL]}),
+        (
+            [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
+            {"content": "", "reasoning_content": "Hm."},
+        ),
+        ([{"type": "thinking", "thinking": "", "signature": "s"}], {"content": ""}),
+        ([], {"content": ""}),
+    ],
+)
+def test_a_turn_of_the_assistant_is_one_message(blocks: list[Json], message: Json) -> None:
+    assert messages_of(blocks, role="assistant") == [{"role": "assistant", **message}]
+
+
 C = "messages[0].content"
 
 
@@ -388,9 +409,9 @@ def test_a_last_turn_of_the_assistant_is_gone_on_with() -> None:
     prefill = [*HI, {"role": "assistant", "content": "The best is ("}]
     chat = chat_of(body_with(messages=prefill))
     assert (chat["continue_final_message"], chat["add_generation_prompt"]) == (True, False)
-    use = {"type": "tool_use", "id": "i", "name": "f", "input": {}}
-    for last in ([{"role": "assistant", "content": [use]}], [{"role": "assistant", "content": ""}]):
-        assert "continue_final_message" not in chat_of(body_with(messages=[*HI, *last]))
+    for content in ([{"type": "text", "text": "Let me see."}, USE], ""):
+        last = {"role": "assistant", "content": content}
+        assert "continue_final_message" not in chat_of(body_with(messages=[*HI, last]))
 
 
 @pytest.mark.parametrize(

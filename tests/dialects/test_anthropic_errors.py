@@ -127,6 +127,15 @@ BOTH = (
             "This model's maximum context length is 4096 tokens. You passed 4097 input tokens.",
             "prompt is too long: 4097 tokens > 4096 maximum",
         ),
+        (
+            "This model's maximum context length is 4096 tokens. You passed 4096 input tokens.",
+            "prompt is too long: This model's maximum context length is 4096 tokens. You passed "
+            "4096 input tokens.",
+        ),
+        (
+            "This model's maximum context length is 8 tokens.",
+            "prompt is too long: This model's maximum context length is 8 tokens.",
+        ),
         ("It is beyond n_ctx.", "prompt is too long: It is beyond n_ctx."),
         (VLLM % (10, 20), "prompt is too long: " + VLLM % (10, 20)),
     ],

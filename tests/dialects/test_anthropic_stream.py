@@ -214,6 +214,20 @@ def test_the_first_call_is_told_as_it_comes_and_the_next_once_it_is_whole() -> N
     assert b'"partial_json":"2}"' in stream.feed(calls(call(1, "2}")))
 
 
+def test_an_object_within_the_arguments_does_not_end_a_call() -> None:
+    stream = stream_of()
+    stream.feed(calls(call(0, '{"a":{}', id="a", name="f")))
+    assert stream.feed(calls(call(1, "{", id="b", name="g"))) == b""
+    assert b'"partial_json":"}"' in stream.feed(calls(call(0, "}")))
+    assert b'"name":"g"' in stream.feed(calls(call(1, "}")))
+
+
+def test_text_after_a_call_whose_name_is_late_stays_after_it() -> None:
+    data = chunk({"content": "a"}) + calls(call(0, "{}")) + chunk({"content": "b"})
+    told, _ = told_of(data + calls(call(0, id="c", name="f")) + END)
+    assert told.content == [text("a"), use("{}", id="c"), text("b")]
+
+
 def test_calls_that_never_become_whole_wait_for_the_end_and_are_noted() -> None:
     pieces = calls(call(0, '{"a"', id="a", name="f"), call(1, "{}", id="b", name="g"))
     told, stream = told_of(pieces + chunk({"content": "af"}) + chunk({"content": "ter"}) + END)
@@ -258,11 +272,14 @@ def test_a_call_cut_short_by_its_limit_is_no_call_to_follow_and_no_fault() -> No
             [call(0, '{"a":', id="a", name="f"), call(0, "1}", id="a", name="f")],
             [use('{"a":1}')],
         ),
+        # another id with every piece
+        ([call(0, '{"a":', id="a", name="f"), call(0, "1}", id="z")], [use('{"a":1}')]),
         # the name late, the id later
         (
             [call(0, "{"), call(0, "", name="f"), call(0, "}", id="b")],
             [use("{}", id="toolu_r-1_0")],
         ),
+        ([call(0, "{"), call(0, "}", id="b", name="f")], [use("{}", id="b")]),
         # the same id twice, no id at all
         (
             [call(0, "{}", id="a", name="f"), call(1, "{}", id="a", name="f"), call(2, name="f")],
@@ -335,8 +352,9 @@ def test_other_choices_are_nobodys() -> None:
     told, stream = told_of(chunk({"content": "x"}) + other + END)
     assert told.content == [text("x")]
     assert stream.failure is not None  # the other one never ended
-    odd = event({"choices": [{"index": "x", "delta": {"content": "y"}}]})
-    assert told_of(odd + END)[0].content == [text("y")]
+    for index in ("x", 500, -1, True):
+        odd = event({"choices": [{"index": index, "delta": {"content": "y"}}]})
+        assert told_of(odd + END)[0].content == [text("y")]
 
 
 def test_usage_that_never_came_is_what_was_counted() -> None:
@@ -351,6 +369,12 @@ def test_a_stream_beyond_its_output_is_cut_with_max_tokens() -> None:
     assert told.content == [text("a"), use('{"a"')]
     assert told.delta == {"stop_reason": "max_tokens", "stop_sequence": None}
     assert told.ending == "stop"
+
+
+def test_a_stream_that_is_cut_before_it_began_is_a_whole_message() -> None:
+    told, stream = told_of(event({"choices": [], "usage": USAGE}), output_tokens_max=2)
+    assert stream.cut
+    assert (told.ending, told.content, told.usage["output_tokens"]) == ("stop", [text("")], 21)
 
 
 def test_a_failure_ends_the_open_block_and_names_the_request() -> None:
