@@ -119,12 +119,16 @@ def said(choice: Call) -> tuple[str, str, list[Call]]:
     delta = choice.get("delta") or choice.get("message")
     if not isinstance(delta, dict):
         return "", _text(choice.get("text")), []
-    thinking = next((words for name in REASONING if (words := _text(delta.get(name)))), "")
+    thinking = ""
+    for name in REASONING:
+        thinking = _text(delta.get(name))
+        if thinking:
+            break
     text = _text(delta.get("content")) + _text(delta.get("refusal")) + _text(choice.get("text"))
-    listed = delta.get("tool_calls")
+    listed, function = delta.get("tool_calls"), delta.get("function_call")
     calls = [call for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
-    if isinstance(delta.get("function_call"), dict):
-        calls.append({"index": 0, "function": delta["function_call"]})
+    if isinstance(function, dict):
+        calls.append({"index": 0, "function": function})
     return thinking, text, calls
 
 

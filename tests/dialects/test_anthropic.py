@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
+from cortexd.dialects.anthropic import READ, AnthropicAsked, understand_messages
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.openai import chat_body, understand_chat
-from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.dialects.upper_bound import ModelLimits, bound
 from tests.support.anthropic_requests import REQUESTS, Json, kept, parsed_calls
 
@@ -46,6 +47,31 @@ def refused(body: bytes) -> Refusal:
     refusal = understand_messages(body)
     assert isinstance(refusal, Refusal), refusal
     return refusal
+
+
+NAMES = ["type", "text", "content", "role", "source", "data", "input", "id", "name", "thinking"]
+NAMES += ["tool_use_id", "is_error", "input_schema", "schema", "format", "effort", "user_id", "url"]
+TYPES = ["text", "image", "document", "tool_use", "tool_result", "thinking", "base64", "url"]
+TYPES += ["search_result", "user", "assistant", "system", "json_schema", "enabled", "tool", "auto"]
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(TYPES),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(READ)), ODD, max_size=4), st.lists(ODD, max_size=3))
+def test_any_json_is_understood_or_refused(fields: Json, content: list[Json]) -> None:
+    turns = [{"role": "assistant", "content": content}, {"role": "user", "content": content}]
+    for body in (body_with(**fields), body_with(**{**fields, "messages": turns})):
+        answer = understand_messages(body)
+        if isinstance(answer, AnthropicAsked):
+            sent = chat_body(answer.asked, model="m", output_tokens=7)
+            assert isinstance(understand_chat(sent), Asked)
+        else:
+            assert render(answer, request_id="r").status == 400
 
 
 def test_an_ordinary_request_becomes_a_chat() -> None:
