@@ -14,6 +14,9 @@ after it:
 [DONE] is held back, and `close` writes it only when the answer is whole, which is when every
 choice has its finish_reason: engines send [DONE] after errors, or end without it after success.
 Clients take a stream that just ends for a success, so a broken one ends in an error frame.
+
+`ChatStream` also watches for other dialects: one that tells the same in its own words overrides
+what is written (`head`, `heartbeat`, `_told...`, `_end_...`) and leaves the watching as it is.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ class ChatStream:
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the last bytes of a stream that never got beyond its head."""
-        return write_event(error_body(refusal))
+        return self._end_failed(refusal)
 
     def ended_choice(self, index: int) -> dict[str, object]:
         """Write a choice that ends here because its output is used up."""
@@ -117,9 +120,8 @@ class ChatStream:
         if self.failure is None and not self.finished:
             self._fail("incomplete", "The neuron ended the stream before the answer was complete.")
         if self.failure is not None:
-            refusal = Refusal(RefusalKind.UPSTREAM_FAILED, self.failure)
-            return last + write_event(error_body(refusal))
-        return last + write_event(_DONE)
+            return last + self._end_failed(Refusal(RefusalKind.UPSTREAM_FAILED, self.failure))
+        return last + self._end_whole()
 
     def _end_events(self) -> bytes:
         try:
@@ -146,7 +148,7 @@ class ChatStream:
 
     def _pass_on(self, event: Event) -> bytes:
         if event.data is None:
-            return event.raw
+            return self._told_comment(event.raw)
         if event.data.strip() == _DONE:
             self.done = True
             return b""
@@ -162,7 +164,6 @@ class ChatStream:
             saying = read_complaint(chunk).saying
             return self._fail("error_event", f"The neuron failed: {saying or 'no reason given.'}")
         choices = chunk.get("choices")
-        is_whole = isinstance(choices, list)
         if not self._first:
             self._first = {name: chunk[name] for name in ("id", "created") if name in chunk}
         ending = self._count(choices) if isinstance(choices, list) else _NO_INDEX
@@ -175,6 +176,12 @@ class ChatStream:
         if ending:
             self._ended_choices |= ending
             self._open_choices -= ending
+        return self._told(event, chunk)
+
+    def _told(self, event: Event, chunk: dict[str, object]) -> bytes:
+        """Write a chunk that was watched, for the client."""
+        choices, reported = chunk.get("choices"), chunk.get("usage")
+        is_whole = isinstance(choices, list)
         hide_usage = reported is not None and not self._include_usage
         if not choices and (hide_usage or (reported is None and not is_whole)):
             return b""
@@ -182,6 +189,9 @@ class ChatStream:
         if hide_usage or not is_whole or model != self._model:
             return self._rewritten(event, hide_usage=hide_usage, is_whole=is_whole)
         return event.raw
+
+    def _told_comment(self, raw: bytes) -> bytes:
+        return raw
 
     def _count(self, choices: list[object]) -> frozenset[int]:
         """Count what the choices of a chunk hold; return the indices of those that end in it."""
@@ -219,6 +229,12 @@ class ChatStream:
             fields["choices"] = []
         fields["model"] = self._model
         return write_event(_ENCODE(fields), name=event.name)
+
+    def _end_failed(self, refusal: Refusal) -> bytes:
+        return write_event(error_body(refusal))
+
+    def _end_whole(self) -> bytes:
+        return write_event(_DONE)
 
     def _end_cut(self) -> bytes:
         common = {**self._first, "object": self.object_name, "model": self._model}
