@@ -8,7 +8,7 @@ import msgspec
 
 from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
 from cortexd.dialects.anthropic_errors import render_anthropic
-from cortexd.dialects.anthropic_reply import message_reply
+from cortexd.dialects.anthropic_reply import message_reply, token_count
 from cortexd.dialects.anthropic_stream import AnthropicStream
 from cortexd.dialects.openai import chat_body
 from cortexd.dialects.refusals import Refusal, Rendered
@@ -79,3 +79,8 @@ class Messages(msgspec.Struct, frozen=True):
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """Anthropic's envelope."""
         return render_anthropic(refusal, request_id=request_id, model=model)
+
+
+def count_body(tokens: int) -> bytes:
+    """Answer `count_tokens` with a bound: more than a tokenizer would count, and never less."""
+    return token_count(bound_tokens=tokens)

@@ -4,6 +4,7 @@ A new endpoint is a row here. Nothing outside this file compares a path.
 """
 
 import enum
+from collections.abc import Callable
 
 import msgspec
 
@@ -11,6 +12,7 @@ from cortexd.dialects.chat import Chat
 from cortexd.dialects.completions import Completions
 from cortexd.dialects.embeddings import Embeddings
 from cortexd.dialects.images import Images
+from cortexd.dialects.messages import Messages, count_body
 from cortexd.dialects.refusals import Refusal, RefusalKind, Rendered, render
 from cortexd.dialects.rerank import Rerank
 from cortexd.dialects.responses import Responses
@@ -24,6 +26,8 @@ class EndpointKind(enum.Enum):
 
     WORK = "work"
     """What its surface says, at a neuron."""
+    COUNT = "count"
+    """How long a prompt is, as far as its bytes tell: no neuron is asked."""
     MODELS = "models"
     MODEL = "model"
     BUDGET = "budget"
@@ -34,7 +38,8 @@ class EndpointKind(enum.Enum):
 class Endpoint(msgspec.Struct, frozen=True):
     """One row: `path` (a trailing `*` takes the rest of the path as the argument).
 
-    `surface`: what is said on an endpoint of the kind WORK.
+    `surface`: what is said on an endpoint of the kinds WORK and COUNT. `count`: writes what a COUNT
+    answers, from tokens.
     """
 
     path: str
@@ -42,6 +47,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     methods: tuple[str, ...]
     public: bool = False
     surface: Surface | None = None
+    count: Callable[[int], bytes] | None = None
 
     @property
     def metered(self) -> bool:
@@ -49,7 +55,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
         No other endpoint ever reaches a neuron.
         """
-        return self.surface is not None
+        return self.kind is EndpointKind.WORK
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """Put a refusal into the envelope of the dialect that is spoken here.
@@ -73,6 +79,7 @@ def _work(path: str, surface: Surface) -> Endpoint:
 
 
 _RERANK = Rerank()
+_MESSAGES = Messages()
 
 ENDPOINTS = (
     _work("/v1/chat/completions", Chat()),
@@ -85,6 +92,14 @@ ENDPOINTS = (
     _work("/v1/images/generations", Images()),
     _work("/v1/audio/transcriptions", Transcriptions()),
     _work("/v1/audio/speech", Speech()),
+    _work("/v1/messages", _MESSAGES),
+    Endpoint(
+        "/v1/messages/count_tokens",
+        EndpointKind.COUNT,
+        ("POST",),
+        surface=_MESSAGES,
+        count=count_body,
+    ),
     Endpoint("/v1/models", EndpointKind.MODELS, ("GET",)),
     Endpoint("/v1/models/*", EndpointKind.MODEL, ("GET",)),
     Endpoint("/v1/budget", EndpointKind.BUDGET, ("GET",)),
@@ -112,9 +127,16 @@ def find(method: str, path: str) -> Match | Refusal:
     return match
 
 
-def spoken_at(path: str) -> Endpoint:
-    """The endpoint whose dialect a refusal on this path is put into, found or not."""
+def spoken_at(path: str, *, to_anthropic: bool = False) -> Endpoint:
+    """The endpoint whose dialect a refusal on this path is put into, found or not.
+
+    `to_anthropic`: the client names a version of Anthropic's API, and so reads that dialect also
+    where both are at home.
+    """
     match = _match(path)
+    shared = match is None or match.endpoint.kind in (EndpointKind.MODELS, EndpointKind.MODEL)
+    if to_anthropic and shared:
+        return _EXACT["/v1/messages"]
     return _ROOT if match is None else match.endpoint
 
 

@@ -8,7 +8,7 @@ neuron is asked, and settled before the client can have read the end of its answ
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -17,7 +17,7 @@ from cortexd.dialects.asked import Asked
 from cortexd.dialects.context_fit import over_context
 from cortexd.dialects.models import model_body, models_list
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import Document, Surface
+from cortexd.dialects.surface import Document, Surface, Understood
 from cortexd.dialects.upper_bound import Bound, ModelLimits
 from cortexd.finished import Finished
 from cortexd.fleet.affinity import Mark, prefix_marks
@@ -27,10 +27,11 @@ from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers, cors
-from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
+from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
-from cortexd.gateway.endpoints import EndpointKind, Match, find, spoken_at
-from cortexd.gateway.exchange import Client, Head, Headers, Incoming
+from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
+from cortexd.gateway.exchange import Client, Head, Incoming
+from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
 from cortexd.ledger.calls import Held
@@ -52,6 +53,15 @@ class Admitted(msgspec.Struct, frozen=True):
 
     match: Match | None
     principal: Principal | None
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A request that was understood, for a model that is known, with the most that it can cost."""
+
+    request: Understood
+    model: ModelId
+    limits: ModelLimits
+    ceiling: Bound
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -150,6 +160,8 @@ class Gateway:
         if principal is None:
             view = self._traffic.view
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
+        elif match.endpoint.count is not None:
+            answer = self._count(match.endpoint, principal, incoming, outlook)
         elif match.endpoint.surface is not None:
             await self._work(match.endpoint.surface, principal, incoming, client, outlook)
             return
@@ -193,32 +205,21 @@ class Gateway:
         """The whole way of a request for work; the order of these steps is the promise of the
         product.
         """
-        head = incoming.head
-        kind = head.headers.get(b"content-type", b"").decode("latin-1")
-        posted = Document(incoming.body, kind, head.request_id)
-        request = surface.understand(posted, forward_fields=self._settings.forward_fields)
-        if isinstance(request, Refusal):
-            await self._answer(request, outlook, client)
+        head, capped = incoming.head, principal.capped
+        bounded = self._bounded(surface, principal, incoming, outlook, capped=capped)
+        if isinstance(bounded, Refusal):
+            await self._answer(bounded, outlook, client)
             return
-        asked = outlook.asked = request.asked
-        model = self._resolved(asked.model)
-        limits = self._usable(principal, asked, model)
-        if isinstance(limits, Refusal):
-            await self._answer(limits, outlook, client)
-            return
-        outlook.model = model
-        ceiling = over_context(asked, limits) or request.bound(limits, capped=principal.capped)
-        if isinstance(ceiling, Refusal):
-            await self._answer(ceiling, outlook, client)
-            return
-        granted = await self._reserve(principal, ceiling, head, outlook)
+        request, model, limits = bounded.request, bounded.model, bounded.limits
+        asked = request.asked
+        granted = await self._reserve(principal, bounded.ceiling, head, outlook)
         if isinstance(granted, Refusal):
             await self._answer(granted, outlook, client)
             return
         async with granted:  # leaving settles, whatever happened
             output_tokens = granted.bound.output_tokens
             written = request.write(limits, model=model, output_tokens=output_tokens)
-            headers = _neuron_headers(principal, head, written, stream=asked.stream)
+            headers = neuron_headers(principal, head, written, stream=asked.stream)
             relay = Relay(
                 Sending(surface, request, limits, output_tokens, headers, written.body),
                 client,
@@ -237,6 +238,44 @@ class Gateway:
             await client.finish(outcome.data)
         elif outcome is not None:
             await self._answer(outcome, outlook, client, granted)
+
+    def _bounded(
+        self,
+        surface: Surface,
+        principal: Principal,
+        incoming: Incoming,
+        outlook: Outlook,
+        *,
+        capped: bool,
+    ) -> Bounded | Refusal:
+        """What is asked, of what, and what it can cost: all that is known before money moves."""
+        head = incoming.head
+        kind = head.headers.get(b"content-type", b"").decode("latin-1")
+        posted = Document(incoming.body, kind, head.request_id)
+        request = surface.understand(posted, forward_fields=self._settings.forward_fields)
+        if isinstance(request, Refusal):
+            return request
+        asked = outlook.asked = request.asked
+        model = self._resolved(asked.model)
+        limits = self._usable(principal, asked, model)
+        if isinstance(limits, Refusal):
+            return limits
+        outlook.model = model
+        ceiling = over_context(asked, limits) or request.bound(limits, capped=capped)
+        if isinstance(ceiling, Refusal):
+            return ceiling
+        return Bounded(request, model, limits, ceiling)
+
+    def _count(
+        self, endpoint: Endpoint, principal: Principal, incoming: Incoming, outlook: Outlook
+    ) -> bytes | Refusal:
+        """How many tokens a prompt would reserve; it costs nothing, and is never refused a cap."""
+        assert endpoint.surface is not None, "what counts speaks a dialect"
+        assert endpoint.count is not None, "what counts can say it"
+        bounded = self._bounded(endpoint.surface, principal, incoming, outlook, capped=False)
+        if isinstance(bounded, Refusal):
+            return bounded
+        return endpoint.count(bounded.ceiling.prompt_tokens)
 
     def _usable(self, principal: Principal, asked: Asked, model: ModelId) -> ModelLimits | Refusal:
         """What is known about a model that this caller may use, with what its chat template was
@@ -331,7 +370,8 @@ class Gateway:
         extra = budget_headers(reservation.standings if reservation else outlook.standings)
         if isinstance(answer, Refusal):
             model = outlook.asked.model if outlook.asked is not None else ""
-            endpoint = spoken_at(outlook.head.path)
+            to_anthropic = b"anthropic-version" in outlook.head.headers
+            endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
             rendered = endpoint.render(answer, request_id=request_id, model=model)
             outlook.status, outlook.refusal = rendered.status, answer
             headers, body = (*rendered.headers, *extra), rendered.body
@@ -351,24 +391,3 @@ def unjournalled(bound: Bound) -> Reservation:
         await trio.lowlevel.checkpoint()
 
     return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
-
-
-def _neuron_headers(
-    principal: Principal, head: Head, written: Document, *, stream: bool
-) -> Headers:
-    """The closed list of headers a neuron gets; a client's own principal headers never pass."""
-    headers: list[tuple[bytes, bytes]] = [
-        (b"content-type", written.content_type.encode("latin-1")),
-        (b"accept", b"text/event-stream" if stream else b"*/*"),
-        (b"x-request-id", head.request_id.encode()),
-    ]
-    thinking = head.headers.get(b"x-include-thinking")
-    if thinking is not None:
-        headers.append((b"x-include-thinking", thinking))
-    ids: Sequence[str | None] = (principal.account_id, principal.key_id)
-    headers += [
-        (name, value.encode())
-        for name, value in zip(PRINCIPAL_HEADERS, ids, strict=True)
-        if value is not None
-    ]
-    return tuple(headers)

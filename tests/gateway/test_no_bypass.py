@@ -16,9 +16,10 @@ from cortexd.gateway.endpoints import ENDPOINTS, Endpoint, EndpointKind
 from tests.support.core import Core, RecordingClient, core, key
 from tests.support.fake_neuron import running, turned
 from tests.support.journal_audit import entries_in
-from tests.support.surfaces import CATALOGUE, REQUESTS, Posted, all_round_neuron
+from tests.support.surfaces import CATALOGUE, REQUESTS, Posted, all_round_neuron, code_of
 
 UNMETERED = {
+    EndpointKind.COUNT,
     EndpointKind.MODELS,
     EndpointKind.MODEL,
     EndpointKind.BUDGET,
@@ -83,7 +84,7 @@ async def test_a_cap_of_nothing_lets_nothing_through(row: Endpoint, tmp_path: Pa
     ):
         for method, body, headers in ways_to_ask(row, WITH_KEY):
             client = await ask_as(headers, it, row.path, method, body)
-            assert (client.status, client.error["code"]) == (429, "insufficient_quota")
+            assert (client.status, code_of(client)) == (429, "insufficient_quota")
     assert paths_hit(neuron) == set()
 
 
@@ -165,7 +166,9 @@ async def test_an_endpoint_without_a_meter_reaches_no_neuron(row: Endpoint, tmp_
         methods = {*row.methods, "POST", "PUT"}
         for method, body, headers in itertools.product(methods, bodies, callers):
             client = await ask_as(headers, it, path, method, body)
-            assert client.status == (200 if method in row.methods else 405)
+            # A count is asked with a body, and not every body here is one that it can count.
+            fine = {200, 400} if row.kind is EndpointKind.COUNT else {200}
+            assert client.status in (fine if method in row.methods else {405})
         assert neuron.seen[before:] == []
     kinds = [entry.k for entry in entries_in(tmp_path / "ledger")]
     assert "hold" not in kinds

@@ -24,11 +24,13 @@ from tests.support.surfaces import (
     VECTORS,
     Posted,
     all_round_neuron,
+    code_of,
     posted,
     spoken,
 )
 
-WORKING = [row for row in ENDPOINTS if row.surface is not None]
+ANTHROPIC_ENVELOPE = {"type", "error", "request_id"}
+WORKING = [row for row in ENDPOINTS if row.metered]
 ROWS = pytest.mark.parametrize("row", WORKING, ids=lambda row: row.path)
 STREAMED_TEXT = {
     "/v1/completions": posted(prompt="Once", max_tokens=20, stream=True),
@@ -145,7 +147,7 @@ async def test_a_plain_answer_that_breaks_off_is_charged_in_full(
     ):
         neuron.switches.broken = Broken(BreakKind.RESET)
         client = await ask(it, row.path, REQUESTS[row.path][0])
-        assert (client.status, client.error["code"]) == (502, "upstream_failed")
+        assert (client.status, code_of(client)) == (502, "upstream_failed")
         told = it.told[-1]
         assert told.charge is not None
         assert (told.charge.tokens, told.charge.why) == (told.reserved, "failed")
@@ -162,7 +164,7 @@ async def test_an_answer_of_another_kind_is_none_and_is_charged_in_full(
     ):
         neuron.switches.refuse(200, b'{"hello":"world"}', path=row.surface.neuron_path)
         client = await ask(it, row.path, REQUESTS[row.path][0])
-        assert (client.status, client.error["code"]) == (502, "upstream_failed")
+        assert (client.status, code_of(client)) == (502, "upstream_failed")
         assert row.surface.answer_noun in str(client.error["message"])
         told = it.told[-1]
         assert told.charge is not None
@@ -404,9 +406,10 @@ async def test_a_template_around_each_prompt_is_learned_per_prompt(tmp_path: Pat
         assert (first, second) == (12, 40)
 
 
-def test_every_path_of_work_speaks_openais_dialect_when_it_refuses() -> None:
+def test_every_path_of_work_speaks_its_own_dialect_when_it_refuses() -> None:
     for row in WORKING:
         assert row.surface is not None
         refusal = row.surface.understand(Document(b"{}"), forward_fields=frozenset())
         assert isinstance(refusal, Refusal)
-        assert b'"error"' in row.render(refusal, request_id="r").body
+        body = json.loads(row.render(refusal, request_id="r").body)
+        assert set(body) == ({"error"} if row.path != "/v1/messages" else ANTHROPIC_ENVELOPE)

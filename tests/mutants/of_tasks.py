@@ -303,6 +303,10 @@ MUTANTS = (
             "usage is None or asked.prompt.has_media or not asked.prompts",
             "usage is None or not asked.prompts",
         ),
+    ),
+    *of_file(
+        "cortexd/gateway/neuron_headers.py",
+        PIPELINE,
         (
             "a key reaches a neuron",
             "    return tuple(headers)",

@@ -7,6 +7,7 @@ from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import Switches
 from cortexd.dialects.multipart import Part, write_form
+from tests.support.core import RecordingClient
 
 MODEL = "sim/small"
 VECTORS = "sim/vectors"
@@ -57,6 +58,10 @@ REQUESTS: dict[str, tuple[Posted, ...]] = {
     "/v2/rerank": _RERANK,
     "/v1/images/generations": (posted(prompt="a fox", size="512x512", num_steps=4),),
     "/v1/audio/transcriptions": (spoken(), spoken(Part("response_format", b"text"))),
+    "/v1/messages": tuple(
+        posted(messages=[{"role": "user", "content": "hi"}], max_tokens=20, stream=stream)
+        for stream in (False, True)
+    ),
     "/v1/audio/speech": (posted(input="Hello.", voice="alloy"),),
 }
 """Path -> requests that are served, plain and streamed."""
@@ -73,3 +78,9 @@ def all_round_neuron(name: str = "sim", switches: Switches | None = None) -> Sim
         SimulatedModel(VECTORS, embedding_dimensions=8),
     ]
     return SimulatedNeuron(name, models, switches=switches)
+
+
+def code_of(client: RecordingClient) -> object:
+    """The code of a refusal, in either envelope."""
+    details = client.error.get("details")
+    return details["error_code"] if isinstance(details, dict) else client.error["code"]
