@@ -1,6 +1,8 @@
 """The other endpoints for text on a real llama-server, and what the engine says they cost."""
 
+import base64
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,23 @@ async def test_what_an_engine_is_not_started_for_is_said_once_and_costs_nothing(
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "endpoint_not_served")
         assert (await both.costs())[0] == 0
         assert (await both.ask(model="stops", max_tokens=5)).status_code == 200
+
+
+async def test_embeddings_come_in_both_forms_and_cost_what_the_engine_counted(
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path
+) -> None:
+    flags = ("--embeddings", "--pooling", "mean")
+    models = [tiny_models / "stops.gguf"]
+    async with metered(llama_server_program, models, tmp_path, flags=flags) as both:
+        body = {"model": "stops", "input": ["Once upon a time", "Twice"]}
+        answers = [
+            await both.client.post("/v1/embeddings", json={**body, "encoding_format": form})
+            for form in ("float", "base64")
+        ]
+        floats, coded = (answer.json() for answer in answers)
+        for plain, packed in zip(floats["data"], coded["data"], strict=True):
+            numbers = plain["embedding"]
+            unpacked = struct.unpack(f"<{len(numbers)}f", base64.b64decode(packed["embedding"]))
+            assert unpacked == pytest.approx(numbers, abs=1e-5)
+        spending = await both.spending()
+        assert spending.spent == 2 * floats["usage"]["total_tokens"] > 0
