@@ -27,6 +27,7 @@ from cortexd.dialects.surface import Document, understood
 from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
+    from cortexd.dialects.sse import Event
     from cortexd.dialects.surface import PlainReply
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
@@ -55,6 +56,12 @@ class CompletionStream(ChatStream):
     def ended_choice(self, index: int) -> dict[str, object]:
         """Write a choice that ends here because its output is used up."""
         return {"index": index, "text": "", "logprobs": None, "finish_reason": "length"}
+
+    def _pass_on(self, event: Event) -> bytes:
+        # llama-server begins the answers to several prompts with an event that says nothing.
+        if event.data is not None and event.data.strip() == b"null":
+            return b""
+        return super()._pass_on(event)
 
 
 class CompletionRequest(msgspec.Struct, frozen=True):

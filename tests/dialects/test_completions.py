@@ -159,6 +159,13 @@ def test_a_stream_of_text_passes_and_ends_in_done() -> None:
     assert (watcher.failure, watcher.seen) == (None, Seen(chunks=2, text_bytes=2))
 
 
+def test_an_event_that_says_null_says_nothing() -> None:
+    """llama-server begins the answers to several prompts with one."""
+    watcher = understood(COMPLETIONS, asked_with(stream=True)).watch(output_tokens=20)
+    assert watcher.feed(b"data: null\n\n" + chunk("a", "stop")) == chunk("a", "stop")
+    assert (watcher.close(), watcher.failure) == (b"data: [DONE]\n\n", None)
+
+
 def test_a_stream_beyond_its_output_is_cut_with_the_words_of_a_completion() -> None:
     watcher = understood(COMPLETIONS, asked_with(stream=True)).watch(output_tokens=1)
     assert watcher.feed(chunk("a") + chunk("b")) == chunk("a")

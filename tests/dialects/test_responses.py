@@ -80,12 +80,12 @@ def test_the_neuron_gets_one_limit_and_is_told_to_store_nothing() -> None:
     )
     request = understood(RESPONSES, body)
     assert request.asked.output_requested == 7
-    assert written(request, output_tokens=7) == {
+    assert written(request, output_tokens=6) == {
         "model": "there",
         "input": "hi",
         "temperature": 0.5,
         "include": ["reasoning.encrypted_content"],
-        "max_output_tokens": 7,
+        "max_output_tokens": 6,
         "stream": True,
         "store": False,
     }
