@@ -57,6 +57,30 @@ async def test_a_response_costs_what_the_engine_counted_and_is_numbered(
             assert answer.json()["object"] == "response"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_costs_what_the_engine_counted(
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path, stream: bool
+) -> None:
+    async with metered(llama_server_program, [tiny_models / "stops.gguf"], tmp_path) as both:
+        body = {
+            "model": "stops",
+            "system": "Be brief.",
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 100,
+            "stream": stream,
+        }
+        answer = await both.client.post("/v1/messages", json=body)
+        assert answer.status_code == 200, answer.text
+        charged, counted = await both.costs()
+        assert charged == counted.tokens > 0
+        if stream:
+            assert events(answer.text)[-1] == {"type": "message_stop"}
+        else:
+            usage = answer.json()["usage"]
+            read = usage["input_tokens"] + usage["cache_read_input_tokens"]
+            assert read + usage["output_tokens"] == charged
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
