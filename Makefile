@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all:
 RUN_TIME := $(VENV)/.run-time
 READY := $(VENV)/.ready
-SDKS := .sdk/openai2/.ready .sdk/openai3/.ready .sdk/gguf/.ready
+SDKS := $(patsubst %,.sdk/%/.ready,openai2 openai3 anthropic0 anthropic2 gguf)
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 

@@ -386,7 +386,7 @@ def test_every_header_that_cortexd_sends_is_in_the_manual() -> None:
         span.split(":")[0] for name in ("endpoints.md", "errors.md") for span in spans(page(name))
     }
     sent = [
-        *answers.json_headers("r"),
+        *answers.plain_headers("r", "application/json"),
         *answers.stream_headers("r", [STANDING, msgspec.structs.replace(STANDING, unit="req")]),
         *(
             header

@@ -94,6 +94,13 @@ TimeZone = Annotated[
 FieldName = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z", description="the name of a field of the body")
 ]
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(?:\*|[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]{1,255})\Z",
+        description="the origin of a web page, as in https://chat.example.org, or * for all",
+    ),
+]
 HardwareAddress = Annotated[
     str,
     Meta(

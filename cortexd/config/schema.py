@@ -23,6 +23,7 @@ from cortexd.config.ranges import (
     Megabytes,
     ModelName,
     Name,
+    Origin,
     PositiveTokens,
     Price,
     Priority,
@@ -106,6 +107,7 @@ class Gateway(_Strict, frozen=True):
     first_byte_seconds: Seconds = 600
     between_bytes_seconds: Seconds = 120
     forward_fields: tuple[FieldName, ...] = ()  # extra body fields let through to neurons
+    cors_origins: tuple[Origin, ...] = ("*",)  # whose pages a browser may let call
 
 
 class Eviction(_Strict, frozen=True):
@@ -343,6 +345,10 @@ class CatalogueModel(_Strict, frozen=True):
     image_tokens_max: PositiveTokens | None = None
     audio_tokens_max: PositiveTokens | None = None
     file_tokens_max: PositiveTokens | None = None
+    image_steps: Count | None = None
+    tokens_per_image_unit: PositiveTokens = 1_000
+    tokens_per_audio_second: PositiveTokens | None = None
+    tokens_per_speech_character: PositiveTokens | None = None
     cost: Cost | None = None
     capabilities: tuple[Text, ...] = ()
     idle_unload_seconds: SecondsOrOff = 0

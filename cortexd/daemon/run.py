@@ -368,6 +368,7 @@ def _request_settings(config: Config) -> Settings:
         ),
         frozenset(gateway.forward_fields),
         serve_uncapped=config.ledger.when_unavailable == "serve_uncapped",
+        cors_origins=frozenset(origin.lower() for origin in gateway.cors_origins),
     )
 
 

@@ -1,6 +1,7 @@
 """The bytes of a simulated chat reply: events, the plain object, usage honest or not. Pure."""
 
 import json
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,6 +27,14 @@ class Told(msgspec.Struct, frozen=True):
     usage: dict[str, object] | None = None
 
 
+class Said(msgspec.Struct, frozen=True):
+    """One whole answer, and the thinking before it."""
+
+    text: str
+    thoughts: str
+    reason: str | None
+
+
 class ChatFrames(msgspec.Struct, frozen=True):
     """Writes the events of one streamed reply. `created` is in Unix seconds."""
 
@@ -36,7 +45,7 @@ class ChatFrames(msgspec.Struct, frozen=True):
 
     def event(self, data: bytes) -> bytes:
         """One server-sent event."""
-        return b"data: " + data + self.line_end * 2
+        return event(data, self.line_end)
 
     def comment(self) -> bytes:
         """A keep-alive that says nothing."""
@@ -62,8 +71,7 @@ class ChatFrames(msgspec.Struct, frozen=True):
 
     def error(self, message: str) -> bytes:
         """An error in the middle of a stream."""
-        error = {"message": message, "type": "api_error", "param": None, "code": "engine_failed"}
-        return self.event(msgspec.json.encode({"error": error}))
+        return error_event(message, self.line_end)
 
     def _choice(self, delta: dict[str, str], reason: str | None, told: Told) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -79,25 +87,61 @@ class ChatFrames(msgspec.Struct, frozen=True):
         }
         if told.present:
             chunk["usage"] = told.usage
-            return self.event(_encode(chunk))
+            return self.event(encode(chunk))
         return self.event(msgspec.json.encode(chunk))
 
-    def plain(self, text: str, thoughts: str, reason: str | None, told: Told) -> bytes:
+    def done(self) -> bytes:
+        """The event after the last chunk."""
+        return self.event(DONE)
+
+    def plain(self, said: Sequence[Said], told: Told) -> bytes:
         """The whole reply to a request that does not stream."""
-        message = {"role": "assistant", "content": text}
-        if thoughts:
-            message["reasoning_content"] = thoughts
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        whole: dict[str, object] = {
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": [choice],
-        }
-        if told.present:
-            whole["usage"] = told.usage
-        return _encode(whole)
+        choices: list[dict[str, object]] = []
+        for index, one in enumerate(said):
+            message = {"role": "assistant", "content": one.text}
+            if one.thoughts:
+                message["reasoning_content"] = one.thoughts
+            choices.append(
+                {
+                    "index": index,
+                    "message": message,
+                    "logprobs": None,
+                    "finish_reason": one.reason,
+                }
+            )
+        return whole_reply(self.id, "chat.completion", self.created, self.model, choices, told)
+
+
+def event(data: bytes, line_end: bytes) -> bytes:
+    """One server-sent event."""
+    return b"data: " + data + line_end * 2
+
+
+def error_event(message: str, line_end: bytes) -> bytes:
+    """An error in the middle of a stream of chunks."""
+    error = {"message": message, "type": "api_error", "param": None, "code": "engine_failed"}
+    return event(msgspec.json.encode({"error": error}), line_end)
+
+
+def whole_reply(
+    reply_id: str,
+    kind: str,
+    created: int,
+    model: str,
+    choices: list[dict[str, object]],
+    told: Told,
+) -> bytes:
+    """A plain reply that is made of choices."""
+    whole: dict[str, object] = {
+        "id": reply_id,
+        "object": kind,
+        "created": created,
+        "model": model,
+        "choices": choices,
+    }
+    if told.present:
+        whole["usage"] = told.usage
+    return encode(whole)
 
 
 def tell_usage(
@@ -133,6 +177,6 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, object]:
     }
 
 
-def _encode(value: dict[str, object]) -> bytes:
+def encode(value: dict[str, object]) -> bytes:
     """JSON that may hold NaN, which some engines do send."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -21,11 +21,13 @@ async def answer_embeddings(machine: Machine, request: Request, reply: Reply) ->
         served = machine.counters.served
         tokens = (machine.switches.fixed_usage or (question.prompt_tokens, 0))[0]
         served.add(served.begin(key_id(request)), key_id(request), prompt=tokens)
+        await machine.read()
+        floats = machine.switches.float_vectors
         dimensions = question.dimensions or resident.model.embedding_dimensions
         data = [
             {"object": "embedding", "index": index, "embedding": vector}
             for index, vector in enumerate(
-                _as_base64(vector) if question.as_base64 else vector
+                _as_base64(vector) if question.as_base64 and not floats else vector
                 for vector in (embedding(text, dimensions) for text in question.texts)
             )
         ]

@@ -28,6 +28,8 @@ _ROWS: dict[str, tuple[int, str, str | None, int | None]] = {
     "malformed_json": (400, "invalid_request_error", "malformed_json", None),
     "invalid_request_body": (422, "invalid_request_error", "invalid_request_body", None),
     "unsupported_media_type": (415, "invalid_request_error", "unsupported_media_type", None),
+    "invalid_size": (400, "invalid_request_error", "invalid_size", None),
+    "unsupported_parameter": (400, "invalid_request_error", "unsupported_parameter", None),
     "payment_required": (402, "billing_error", "insufficient_quota", None),
     "internal": (500, "api_error", None, None),
 }

@@ -30,6 +30,7 @@ class SimulatedModel(msgspec.Struct, frozen=True):
     context: int = 32768
     output: int = 4096
     capabilities: tuple[str, ...] = ("text",)
+    """Also what else it serves: `rerank`, `image`, `transcription`, `speech`."""
     embedding_dimensions: int = 0
     """Above zero: an embedding model, which does not chat."""
     quants: tuple[str, ...] = ()

@@ -69,8 +69,13 @@ class Machine:
         self.speeds[model_id] = Speed()
         self.completed_loads.append(model_id)
 
-    def serving(self, model_id: str, *, embeddings: bool) -> Resident:
-        """The resident model that answers a request, or NeuronError with the row that fits."""
+    def serving(
+        self, model_id: str, *, embeddings: bool, capability: str | None = None
+    ) -> Resident:
+        """The resident model that answers a request, or NeuronError with the row that fits.
+
+        `capability`: what a model must name for an endpoint that not every model serves.
+        """
         if self.switches.draining:
             raise NeuronError(inference_error("shutting_down", "this neuron is draining"))
         resident = self.rack.resident.get(model_id)
@@ -79,15 +84,22 @@ class Machine:
             raise NeuronError(inference_error("model_not_found", message, model_id=model_id))
         if resident.status != "loaded":
             raise NeuronError(inference_error("recovering", f"model {model_id} is recovering"))
-        if (resident.model.embedding_dimensions > 0) != embeddings:
+        lacks = capability is not None and capability not in resident.model.capabilities
+        if lacks or (resident.model.embedding_dimensions > 0) != embeddings:
             message = f"model {model_id} does not serve this endpoint"
             raise NeuronError(inference_error("wrong_modality", message))
         return resident
 
-    def next_reply_id(self) -> str:
+    async def read(self) -> None:
+        """Takes as long as reading a prompt takes, where nothing is written meanwhile."""
+        if self.switches.gated_prefill:
+            await self.gates.prefills.acquire()
+        await trio.sleep(self.switches.prefill_seconds)
+
+    def next_reply_id(self, kind: str = "chatcmpl") -> str:
         """A new id for a reply, unlike any other of this neuron."""
         self.replies += 1
-        return f"chatcmpl-{self.name}-{self.replies}"
+        return f"{kind}-{self.name}-{self.replies}"
 
 
 def principal(request: Request) -> str | None:

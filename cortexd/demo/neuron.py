@@ -13,7 +13,8 @@ import trio
 
 from cortexd.demo import control
 from cortexd.demo.admission import AdmissionLimits
-from cortexd.demo.chat import answer_chat, break_before_head, breaks_before_head
+from cortexd.demo.chat import answer_chat
+from cortexd.demo.completions import answer_completion
 from cortexd.demo.counters import Counters
 from cortexd.demo.embeddings import answer_embeddings
 from cortexd.demo.errors import NeuronError, management_error
@@ -21,10 +22,23 @@ from cortexd.demo.hardware import Device, Rack, SimulatedModel
 from cortexd.demo.http import Listening, Reply, Request, bind, serve_http
 from cortexd.demo.loads import Loader, read_spec
 from cortexd.demo.machine import Machine, default_devices, default_models
-from cortexd.demo.switches import CHAT_PATH, EMBEDDINGS_PATH, BreakKind, Broken, Canned, Switches
+from cortexd.demo.media import answer_images, answer_rerank, answer_speech, answer_transcription
+from cortexd.demo.responses import answer_response
+from cortexd.demo.switches import CHAT_PATH, INFERENCE_PATHS, BreakKind, Broken, Canned, Switches
+from cortexd.demo.writing import break_before_head, breaks_before_head
 
 _JSON = (b"content-type", b"application/json")
 _MODEL_PREFIX = "/models/"
+_ANSWERS = {
+    CHAT_PATH: answer_chat,
+    "/v1/completions": answer_completion,
+    "/v1/responses": answer_response,
+    "/v1/embeddings": answer_embeddings,
+    "/v1/rerank": answer_rerank,
+    "/v1/images/generations": answer_images,
+    "/v1/audio/transcriptions": answer_transcription,
+    "/v1/audio/speech": answer_speech,
+}
 
 
 class SimulatedNeuron:
@@ -220,10 +234,8 @@ class SimulatedNeuron:
 
     async def _dispatch(self, request: Request, reply: Reply) -> None:
         match request.method, request.path:
-            case "POST", "/v1/chat/completions":
-                await answer_chat(self.machine, request, reply)
-            case "POST", "/v1/embeddings":
-                await answer_embeddings(self.machine, request, reply)
+            case "POST", path if path in _ANSWERS:
+                await _ANSWERS[path](self.machine, request, reply)
             case "POST", "/models/load":
                 await self._load(request, reply)
             case _:
@@ -269,4 +281,4 @@ class SimulatedNeuron:
 
 
 def _is_inference(request: Request) -> bool:
-    return request.path in (CHAT_PATH, EMBEDDINGS_PATH)
+    return request.path in INFERENCE_PATHS

@@ -44,6 +44,28 @@ class _EmbeddingsBody(msgspec.Struct, frozen=True):
     dimensions: int | None = None
 
 
+class _CompletionBody(msgspec.Struct, frozen=True):
+    model: str
+    prompt: str | list[str | int | list[int]]
+    suffix: str | None = None
+    n: int = 1
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+class _ResponseBody(msgspec.Struct, frozen=True):
+    model: str
+    input: str | list[dict[str, msgspec.Raw]]
+    instructions: str | None = None
+    tools: msgspec.Raw = msgspec.Raw()
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    store: bool = True
+    previous_response_id: str | None = None
+
+
 class ChatQuestion(msgspec.Struct, frozen=True):
     """A chat request, understood. `output_tokens_max` None: no limit was given."""
 
@@ -67,6 +89,15 @@ class EmbeddingsQuestion(msgspec.Struct, frozen=True):
     dimensions: int | None
 
 
+class CompletionQuestion(msgspec.Struct, frozen=True):
+    """A completion request, understood: one question per answer."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+    questions: tuple[ChatQuestion, ...]
+
+
 def count_pieces(text: str) -> int:
     """Tokens of plain text, never more than it has characters."""
     return sum(1 for _ in _PIECE.finditer(text))
@@ -74,7 +105,7 @@ def count_pieces(text: str) -> int:
 
 def understand_chat(body: bytes, content_type: str | None) -> ChatQuestion:
     """Raises NeuronError with the row that fits: 415, 400 or 422."""
-    asked = _decode(body, content_type, _ChatBody)
+    asked = decode(body, content_type, _ChatBody)
     if not asked.messages:
         raise NeuronError(inference_error("invalid_request_body", "messages must not be empty"))
     tokens, images = PROMPT_TEMPLATE_TOKENS, 0
@@ -97,29 +128,84 @@ def understand_chat(body: bytes, content_type: str | None) -> ChatQuestion:
     )
 
 
+def understand_completion(body: bytes, content_type: str | None) -> CompletionQuestion:
+    """Raises NeuronError with the row that fits. A prompt is read once, whatever `n` is."""
+    asked = decode(body, content_type, _CompletionBody)
+    texts, sizes = _prompts(asked.prompt)
+    suffix_tokens = 0 if asked.suffix is None else 3 + count_pieces(asked.suffix)
+    questions = [
+        ChatQuestion(
+            model=asked.model,
+            stream=bool(asked.stream),
+            include_usage=False,
+            output_tokens_max=asked.max_tokens,
+            prompt_tokens=0 if again else size + suffix_tokens,
+            images=0,
+            thinking=False,
+            seed=f"{asked.seed} {again} {text}",
+        )
+        for text, size in zip(texts, sizes, strict=True)
+        for again in range(asked.n)
+    ]
+    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    return CompletionQuestion(asked.model, bool(asked.stream), include_usage, tuple(questions))
+
+
+def understand_response(body: bytes, content_type: str | None) -> ChatQuestion:
+    """Raises NeuronError with the row that fits; nothing is remembered here."""
+    asked = decode(body, content_type, _ResponseBody)
+    if asked.previous_response_id is not None or asked.store:
+        raise NeuronError(inference_error("invalid_request_body", "nothing is stored here"))
+    tokens, images = PROMPT_TEMPLATE_TOKENS, 0
+    if isinstance(asked.input, str):
+        tokens += MESSAGE_TEMPLATE_TOKENS + count_pieces(asked.input)
+    else:
+        for item in asked.input:
+            message = item if "role" in item else item | {"role": msgspec.Raw(b"null")}
+            item_tokens, item_images = _message_size(message)
+            tokens, images = tokens + item_tokens, images + item_images
+    if asked.instructions is not None:
+        tokens += MESSAGE_TEMPLATE_TOKENS + count_pieces(asked.instructions)
+    return ChatQuestion(
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=True,
+        output_tokens_max=asked.max_output_tokens,
+        prompt_tokens=tokens + _raw_pieces(asked.tools),
+        images=images,
+        thinking=False,
+        seed=msgspec.json.encode(asked.input).decode("utf-8", "replace"),
+    )
+
+
 def understand_embeddings(body: bytes, content_type: str | None) -> EmbeddingsQuestion:
     """Raises NeuronError with the row that fits.
 
     A list of integers is one text, given as tokens.
     """
-    asked = _decode(body, content_type, _EmbeddingsBody)
-    inputs = [asked.input] if isinstance(asked.input, str) else asked.input
-    if inputs and all(isinstance(item, int) for item in inputs):
-        texts = [" ".join(map(str, inputs))]
-        tokens = len(inputs)
-    else:
-        texts = [item if isinstance(item, str) else str(item) for item in inputs]
-        tokens = sum(
-            len(item) if isinstance(item, list) else 1 + count_pieces(str(item)) for item in inputs
-        )
-    if not texts:
-        raise NeuronError(inference_error("invalid_request_body", "input must not be empty"))
+    asked = decode(body, content_type, _EmbeddingsBody)
+    texts, sizes = _prompts(asked.input)
     return EmbeddingsQuestion(
-        asked.model, tuple(texts), tokens, asked.encoding_format == "base64", asked.dimensions
+        asked.model, tuple(texts), sum(sizes), asked.encoding_format == "base64", asked.dimensions
     )
 
 
-def _decode(body: bytes, content_type: str | None, shape: type[_Body]) -> _Body:
+def _prompts(given: str | list[str | int | list[int]]) -> tuple[list[str], list[int]]:
+    """Each prompt as a text, and its tokens. A list of integers is one prompt."""
+    prompts = [given] if isinstance(given, str) else given
+    if not prompts:
+        raise NeuronError(inference_error("invalid_request_body", "input must not be empty"))
+    if all(isinstance(item, int) for item in prompts):
+        return [" ".join(map(str, prompts))], [len(prompts)]
+    texts = [item if isinstance(item, str) else str(item) for item in prompts]
+    sizes = [
+        len(item) if isinstance(item, list) else 1 + count_pieces(str(item)) for item in prompts
+    ]
+    return texts, sizes
+
+
+def decode(body: bytes, content_type: str | None, shape: type[_Body]) -> _Body:
+    """A JSON body as a struct. Raises NeuronError with the row that fits: 415, 400 or 422."""
     if content_type is None or content_type.split(";")[0].strip().lower() != "application/json":
         raise NeuronError(inference_error("unsupported_media_type", "send application/json"))
     return _parse(body, shape)
@@ -157,7 +243,7 @@ def _content_size(raw: msgspec.Raw) -> tuple[int, int]:
         match part:
             case {"type": "image_url" | "input_image"}:
                 tokens, images = tokens + IMAGE_TOKENS, images + 1
-            case {"type": "text", "text": str(text)}:
+            case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
                 tokens += count_pieces(text)
             case _:
                 raise NeuronError(inference_error("template_render_failed", "unknown content part"))

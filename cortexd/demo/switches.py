@@ -12,6 +12,16 @@ import msgspec
 
 CHAT_PATH = "/v1/chat/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
+INFERENCE_PATHS = (
+    CHAT_PATH,
+    EMBEDDINGS_PATH,
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/rerank",
+    "/v1/images/generations",
+    "/v1/audio/transcriptions",
+    "/v1/audio/speech",
+)
 EVERY_PATH = "*"
 
 
@@ -123,6 +133,10 @@ class Switches:
     usage_on_finish_chunk: bool = False
     no_finish_reason: bool = False
     no_done: bool = False
+    numbered_events: bool = True
+    """Events of a response have a sequence_number; llama-server leaves it out."""
+    float_vectors: bool = False
+    """Embeddings come as numbers, whatever was asked for, as from most engines."""
     line_end: bytes = b"\n"
     until_close: bool = False
     """Streams have no chunked framing: they end with the connection."""

@@ -32,13 +32,17 @@ class PromptSize(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A generation that a client asks for, checked.
+    """Work that a client asks for, checked.
 
     `model`: the name the client used. `include_usage`: the client wants the usage chunk of a
-    stream. `choices`: answers per prompt (`n`), at least 1. `output_requested`: the smallest
-    output limit the client named, or None. `fields`: what may be forwarded, each value as the
-    client wrote it; the model, the output limit and the stream options are not among them.
-    `dropped`: names of fields that were taken out, fit for a log line.
+    stream. `choices`: answers in all (of several prompts together), at least 1.
+    `output_requested`: the smallest output limit the client named, or None. `fields`: what may be
+    forwarded, each value as the client wrote it; the model, the output limit and the stream
+    options are not among them. `dropped`: names of fields that were taken out, fit for a log line.
+    `prompts`: how many times a model reads, each time with what its template adds; 0 where nothing
+    is read in tokens. `generates`: there is an output that a limit holds back; else all the work is
+    in the prompts.
+    `least_tokens`: what the longest prompt is sure to come to.
     """
 
     model: str
@@ -49,3 +53,6 @@ class Asked(msgspec.Struct, frozen=True):
     fields: dict[str, msgspec.Raw]
     dropped: tuple[str, ...]
     prompt: PromptSize
+    prompts: int = 1
+    generates: bool = True
+    least_tokens: int = 0

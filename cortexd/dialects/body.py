@@ -60,9 +60,15 @@ class Body:
     def required(self, name: str) -> object:
         """Decode a field that must be there."""
         if name not in self.fields:
-            message = f"Missing required parameter: '{name}'."
-            raise Unfit(RefusalKind.MISSING_REQUIRED_PARAMETER, message, name)
+            missing(name)
         return self.value(name)
+
+    def model(self) -> str:
+        """Decode the name of the model, which every request must have."""
+        model = self.required("model")
+        if not isinstance(model, str) or not model.strip():
+            invalid("model", "must be a non-empty string")
+        return model
 
     def integer(self, name: str, *, largest: int) -> int | None:
         """Decode a number that counts something: an integer from 1, no float, no boolean."""
@@ -77,6 +83,13 @@ class Body:
     def flag(self, name: str) -> bool:
         """Decode a boolean; absent means false."""
         return as_flag(self.value(name), name)
+
+    def text(self, name: str) -> str | None:
+        """Decode a text; None when it is absent."""
+        value = self.value(name)
+        if value is not None and not isinstance(value, str):
+            invalid(name, "must be a string")
+        return value
 
     def mapping(self, name: str) -> dict[str, object] | None:
         """Decode an object; None when it is absent."""
@@ -115,6 +128,18 @@ def as_flag(value: object, param: str) -> bool:
 def invalid(param: str, rule: str) -> NoReturn:
     """Complain that the value of `param` breaks a `rule` ("must be ...")."""
     raise Unfit(RefusalKind.INVALID_PARAMETER, f"Invalid value for '{param}': it {rule}.", param)
+
+
+def unsupported(param: str, why: str) -> NoReturn:
+    """Complain that a field asks for what is not served, and say why."""
+    message = f"Unsupported parameter: '{param}': {why}."
+    raise Unfit(RefusalKind.UNSUPPORTED_PARAMETER, message, param)
+
+
+def missing(param: str) -> NoReturn:
+    """Complain that a field is not there."""
+    message = f"Missing required parameter: '{param}'."
+    raise Unfit(RefusalKind.MISSING_REQUIRED_PARAMETER, message, param)
 
 
 def printable(name: str) -> str:

@@ -14,6 +14,9 @@ after it:
 [DONE] is held back, and `close` writes it only when the answer is whole, which is when every
 choice has its finish_reason: engines send [DONE] after errors, or end without it after success.
 Clients take a stream that just ends for a success, so a broken one ends in an error frame.
+
+`ChatStream` also watches for other dialects: one that tells the same in its own words overrides
+what is written (`head`, `heartbeat`, `_told...`, `_end_...`) and leaves the watching as it is.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ import msgspec
 from cortexd.dialects.generated import generated_bytes
 from cortexd.dialects.neuron_errors import read_complaint
 from cortexd.dialects.refusals import Refusal, RefusalKind, error_body
-from cortexd.dialects.sse import Event, Events, EventTooLarge, write_event
+from cortexd.dialects.sse import Event, Events, EventTooLarge, write_comment, write_event
 from cortexd.dialects.usage import Seen, Usage, read_usage
 
 INDEX_MAX = 127
 """Largest choice index that is told apart from the first (OpenAI serves 128 choices)."""
+
+HEARTBEAT = write_comment(b"still working")
+"""Any other frame would be taken for a chunk."""
 
 _DONE = b"[DONE]"
 _NO_CHUNK = "The neuron sent an event that is no chat chunk."
@@ -46,6 +52,8 @@ class ChatStream:
     the same in one word, fit for a log (a neuron's message may quote the prompt); `cut`: stop
     reading; `done`: nothing more will come; `usage` is the latest believable one.
     """
+
+    object_name = "chat.completion.chunk"
 
     def __init__(
         self, *, include_usage: bool, model: str, output_tokens_max: int, choices: int
@@ -75,6 +83,22 @@ class ChatStream:
         """Whether there were choices and each of them has its finish_reason."""
         return bool(self._ended_choices) and not self._open_choices
 
+    def head(self) -> bytes:
+        """Return nothing: a chat stream begins with the neuron's first chunk."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """Return a comment, which every reader skips."""
+        return HEARTBEAT
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that never got beyond its head."""
+        return self._end_failed(refusal)
+
+    def ended_choice(self, index: int) -> dict[str, object]:
+        """Write a choice that ends here because its output is used up."""
+        return {"index": index, "delta": {}, "finish_reason": "length"}
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the neuron; return the bytes that the client gets now."""
         if self._is_over():
@@ -96,9 +120,8 @@ class ChatStream:
         if self.failure is None and not self.finished:
             self._fail("incomplete", "The neuron ended the stream before the answer was complete.")
         if self.failure is not None:
-            refusal = Refusal(RefusalKind.UPSTREAM_FAILED, self.failure)
-            return last + write_event(error_body(refusal))
-        return last + write_event(_DONE)
+            return last + self._end_failed(Refusal(RefusalKind.UPSTREAM_FAILED, self.failure))
+        return last + self._end_whole()
 
     def _end_events(self) -> bytes:
         try:
@@ -125,7 +148,7 @@ class ChatStream:
 
     def _pass_on(self, event: Event) -> bytes:
         if event.data is None:
-            return event.raw
+            return self._told_comment(event.raw)
         if event.data.strip() == _DONE:
             self.done = True
             return b""
@@ -141,7 +164,6 @@ class ChatStream:
             saying = read_complaint(chunk).saying
             return self._fail("error_event", f"The neuron failed: {saying or 'no reason given.'}")
         choices = chunk.get("choices")
-        is_whole = isinstance(choices, list)
         if not self._first:
             self._first = {name: chunk[name] for name in ("id", "created") if name in chunk}
         ending = self._count(choices) if isinstance(choices, list) else _NO_INDEX
@@ -154,6 +176,12 @@ class ChatStream:
         if ending:
             self._ended_choices |= ending
             self._open_choices -= ending
+        return self._told(event, chunk)
+
+    def _told(self, event: Event, chunk: dict[str, object]) -> bytes:
+        """Write a chunk that was watched, for the client."""
+        choices, reported = chunk.get("choices"), chunk.get("usage")
+        is_whole = isinstance(choices, list)
         hide_usage = reported is not None and not self._include_usage
         if not choices and (hide_usage or (reported is None and not is_whole)):
             return b""
@@ -161,6 +189,9 @@ class ChatStream:
         if hide_usage or not is_whole or model != self._model:
             return self._rewritten(event, hide_usage=hide_usage, is_whole=is_whole)
         return event.raw
+
+    def _told_comment(self, raw: bytes) -> bytes:
+        return raw
 
     def _count(self, choices: list[object]) -> frozenset[int]:
         """Count what the choices of a chunk hold; return the indices of those that end in it."""
@@ -199,12 +230,16 @@ class ChatStream:
         fields["model"] = self._model
         return write_event(_ENCODE(fields), name=event.name)
 
+    def _end_failed(self, refusal: Refusal) -> bytes:
+        return write_event(error_body(refusal))
+
+    def _end_whole(self) -> bytes:
+        return write_event(_DONE)
+
     def _end_cut(self) -> bytes:
-        common = {**self._first, "object": "chat.completion.chunk", "model": self._model}
-        ended = [
-            {"index": index, "delta": {}, "finish_reason": "length"}
-            for index in sorted(self._open_choices or {0} - self._ended_choices)
-        ]
+        common = {**self._first, "object": self.object_name, "model": self._model}
+        still_open = sorted(self._open_choices or {0} - self._ended_choices)
+        ended = [self.ended_choice(index) for index in still_open]
         last = write_event(_ENCODE({**common, "choices": ended})) if ended else b""
         if self._include_usage and self.usage is not None:
             usage = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 _ENCODE = msgspec.json.Encoder().encode
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def outside_strings(text: bytes) -> bytes:
@@ -30,6 +31,13 @@ def said_once(raw: msgspec.Raw, value: object) -> tuple[msgspec.Raw, bytes]:
     if text != encoded and _keys_in(text) != _keys_in(encoded):
         return msgspec.Raw(encoded), encoded
     return raw, encoded
+
+
+def with_model(text: bytes, decoded: dict[str, object], model: str) -> bytes:
+    """Return the JSON object `text` saying `model`; unchanged where it says so or names none."""
+    if decoded.get("model", model) == model:
+        return text
+    return _ENCODE({**_FIELDS.decode(text), "model": model})
 
 
 def _keys_in(text: bytes) -> int:

@@ -55,6 +55,11 @@ class Complaint(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
 
     @property
+    def is_about_model(self) -> bool:
+        """Whether the model is what was not found, rather than the path."""
+        return self.label == "model_not_found" or "model" in self.saying.lower()
+
+    @property
     def is_about_context(self) -> bool:
         """Whether the prompt was too long for the model's context window."""
         return self.label in _CONTEXT_TYPES or _CONTEXT_WORDS.search(self.saying) is not None
@@ -90,16 +95,42 @@ def hide_places(text: str) -> str:
     return _PLACES.sub(HIDDEN, kept).strip()[:SAYING_CHARACTERS_MAX]
 
 
-def neuron_refusal(status: int, body: bytes, retry_after: str | bytes | None = None) -> Refusal:
+def _read_error(body: bytes) -> Complaint:
+    """Read the body of an error response; empty where nothing in it can be read."""
+    try:
+        return read_complaint(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Complaint()
+
+
+def lacks_endpoint(status: int, body: bytes, *, may_lack: bool) -> bool:
+    """Whether a neuron's error says that it does not serve this endpoint at all.
+
+    `may_lack`: not every neuron serves it, so that a 404 may be about the path; it is, unless it
+    names the model.
+    """
+    if status == 404:
+        return may_lack and not _read_error(body).is_about_model
+    return status in (405, 501)
+
+
+def neuron_refusal(
+    status: int,
+    body: bytes,
+    retry_after: str | bytes | None = None,
+    *,
+    may_lack: bool = False,
+) -> Refusal:
     """Turn a neuron's error response into what the client is told.
 
-    `retry_after`: the value of its Retry-After header; only seconds are read. A credential that
-    the neuron does not accept, and a payment it asks for, are the operator's affair: 502.
+    `retry_after`: the value of its Retry-After header; only seconds are read. `may_lack`: as in
+    `lacks_endpoint`. A credential that the neuron does not accept, and a payment it asks for, are
+    the operator's affair: 502.
     """
-    try:
-        complaint = read_complaint(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        complaint = Complaint()
+    complaint = _read_error(body)
+    if lacks_endpoint(status, body, may_lack=may_lack):
+        message = _told("No neuron with this model serves this endpoint", complaint)
+        return Refusal(RefusalKind.ENDPOINT_NOT_SERVED, message)
     if status in (400, 413, 422) and complaint.is_about_context:
         return _context_refusal(complaint)
     match status:

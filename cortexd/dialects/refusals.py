@@ -21,6 +21,7 @@ class RefusalKind(Enum):
     """What is wrong; the table below says how that is put on the wire."""
 
     INVALID_JSON = "invalid_json"
+    INVALID_FORM = "invalid_form"
     MISSING_REQUIRED_PARAMETER = "missing_required_parameter"
     INVALID_PARAMETER = "invalid_parameter"
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
@@ -28,6 +29,7 @@ class RefusalKind(Enum):
     INVALID_API_KEY = "invalid_api_key"
     MODEL_NOT_ALLOWED = "model_not_allowed"
     MODEL_NOT_FOUND = "model_not_found"
+    ENDPOINT_NOT_SERVED = "endpoint_not_served"
     UNKNOWN_URL = "unknown_url"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -110,6 +112,7 @@ _K = RefusalKind
 
 TABLE: dict[RefusalKind, Row] = {
     _K.INVALID_JSON: Row(400, _REQUEST, "invalid_json", Retry.NEVER),
+    _K.INVALID_FORM: Row(400, _REQUEST, "invalid_form", Retry.NEVER),
     _K.MISSING_REQUIRED_PARAMETER: Row(400, _REQUEST, "missing_required_parameter", Retry.NEVER),
     _K.INVALID_PARAMETER: Row(400, _REQUEST, "invalid_value", Retry.NEVER),
     _K.UNSUPPORTED_PARAMETER: Row(400, _REQUEST, "unsupported_parameter", Retry.NEVER),
@@ -117,6 +120,7 @@ TABLE: dict[RefusalKind, Row] = {
     _K.INVALID_API_KEY: Row(401, _REQUEST, "invalid_api_key", Retry.NEVER),
     _K.MODEL_NOT_ALLOWED: Row(403, _PERMISSION, "model_not_allowed", Retry.NEVER),
     _K.MODEL_NOT_FOUND: Row(404, _REQUEST, "model_not_found", Retry.NEVER),
+    _K.ENDPOINT_NOT_SERVED: Row(400, _REQUEST, "endpoint_not_served", Retry.NEVER),
     _K.UNKNOWN_URL: Row(404, _REQUEST, "unknown_url", Retry.NEVER),
     _K.METHOD_NOT_ALLOWED: Row(405, _REQUEST, "method_not_allowed", Retry.NEVER),
     _K.REQUEST_TIMEOUT: Row(408, _REQUEST, "request_timeout", Retry.MAYBE),

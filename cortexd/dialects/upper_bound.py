@@ -28,6 +28,8 @@ class ModelLimits(msgspec.Struct, frozen=True):
     `context_min` and `context_max`: the smallest and the largest context window among its neurons
     and the catalogue. `output`: the most tokens per answer. `template_tokens`: what the chat
     template adds beyond the bytes of the messages. The `*_tokens_max`: ceiling for one item.
+    `image_steps`: steps of an image that names none. The `tokens_per_*`: prices of work that no
+    engine counts in tokens; an image unit is a megapixel drawn in one step.
     """
 
     context_min: int | None
@@ -37,6 +39,10 @@ class ModelLimits(msgspec.Struct, frozen=True):
     image_tokens_max: int | None = None
     audio_tokens_max: int | None = None
     file_tokens_max: int | None = None
+    image_steps: int | None = None
+    tokens_per_image_unit: int = 1000
+    tokens_per_audio_second: int | None = None
+    tokens_per_speech_character: int | None = None
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -62,14 +68,18 @@ def bound(asked: Asked, limits: ModelLimits, *, capped: bool) -> Bound | Refusal
         return prompt_tokens
     return Bound(
         prompt_tokens=prompt_tokens,
-        output_tokens=_output_tokens(asked, limits, prompt_tokens=prompt_tokens),
+        output_tokens=(
+            _output_tokens(asked, limits, prompt_tokens=prompt_tokens) if asked.generates else 0
+        ),
         choices=asked.choices,
     )
 
 
 def _prompt_tokens(asked: Asked, limits: ModelLimits, *, capped: bool) -> int | Refusal:
     prompt = asked.prompt
-    prompt_tokens = prompt.text_bytes + prompt.tools_bytes + limits.template_tokens
+    # What a template adds, it adds to each prompt; and no prompt can outgrow the context.
+    prompt_tokens = prompt.text_bytes + prompt.tools_bytes + asked.prompts * limits.template_tokens
+    most = None if limits.context_max is None else asked.prompts * limits.context_max
     media = (
         ("image", prompt.images, limits.image_tokens_max),
         ("audio", prompt.audios, limits.audio_tokens_max),
@@ -77,15 +87,13 @@ def _prompt_tokens(asked: Asked, limits: ModelLimits, *, capped: bool) -> int | 
     )
     unbounded = [medium for medium, count, tokens_max in media if count and tokens_max is None]
     if unbounded:
-        if limits.context_max is not None:
-            return limits.context_max
+        if most is not None:
+            return most
         if capped:
             return _unbounded_media(unbounded[0], asked.model)
         prompt_tokens += prompt.media_bytes
     prompt_tokens += sum(count * tokens_max for _, count, tokens_max in media if tokens_max)
-    if limits.context_max is not None:
-        return min(prompt_tokens, limits.context_max)
-    return prompt_tokens
+    return prompt_tokens if most is None else min(prompt_tokens, most)
 
 
 def _unbounded_media(medium: str, model: str) -> Refusal:

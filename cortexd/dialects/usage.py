@@ -97,6 +97,21 @@ def read_usage(reported: object) -> Usage | None:
     )
 
 
+def read_input_usage(reported: object) -> Usage | None:
+    """Read a decoded `usage` object of an endpoint that generates nothing.
+
+    Engines name `prompt_tokens`, `total_tokens` or both; the larger one counts.
+    Example: `{"prompt_tokens": 12, "total_tokens": 12}`.
+    """
+    if not isinstance(reported, dict):
+        return None
+    told = [_token_count(reported[n]) for n in ("prompt_tokens", "total_tokens") if n in reported]
+    counts = [count for count in told if count is not None]
+    if not counts or len(counts) < len(told) or max(counts) == 0:
+        return None
+    return Usage(prompt_tokens=max(counts), completion_tokens=0)
+
+
 def _token_count(reported: object) -> int | None:
     if type(reported) is int and 0 <= reported < TOKENS_LIMIT:
         return reported

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortexd.config.schema import CatalogueModel
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.fleet.catalogue import entry
 
@@ -30,14 +31,19 @@ def limits_of(model: ModelId, catalogue: Catalogue, view: FleetView) -> ModelLim
     if written is None and not reported:
         return None
     stated: list[Limit] = reported if written is None else [written.limit, *reported]
+    priced = written if written is not None else CatalogueModel(model)
     contexts = [limit.context for limit in stated if limit.context is not None]
     outputs = [limit.output for limit in stated if limit.output is not None]
     return ModelLimits(
         context_min=min(contexts, default=None),
         context_max=max(contexts, default=None),
         output=min(outputs, default=None),
-        template_tokens=written.template_tokens if written else 0,
-        image_tokens_max=written.image_tokens_max if written else None,
-        audio_tokens_max=written.audio_tokens_max if written else None,
-        file_tokens_max=written.file_tokens_max if written else None,
+        template_tokens=priced.template_tokens,
+        image_tokens_max=priced.image_tokens_max,
+        audio_tokens_max=priced.audio_tokens_max,
+        file_tokens_max=priced.file_tokens_max,
+        image_steps=priced.image_steps,
+        tokens_per_image_unit=priced.tokens_per_image_unit,
+        tokens_per_audio_second=priced.tokens_per_audio_second,
+        tokens_per_speech_character=priced.tokens_per_speech_character,
     )

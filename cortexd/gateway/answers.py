@@ -24,12 +24,10 @@ from cortexd.ledger.journal import Condition
 NO_NEURON_RETRY_SECONDS = 5
 """When a neuron may be back: about one poll later."""
 
-JSON_CONTENT = (b"content-type", b"application/json")
 
-
-def json_headers(request_id: str) -> Headers:
+def plain_headers(request_id: str, content_type: str) -> Headers:
     """Headers of a plain answer, but for its length. Both id headers: each SDK reads its own."""
-    return (JSON_CONTENT, *_id_headers(request_id))
+    return ((b"content-type", content_type.encode("ascii")), *_id_headers(request_id))
 
 
 def stream_headers(request_id: str, standings: Sequence[Standing]) -> Headers:

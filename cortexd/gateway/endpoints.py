@@ -4,16 +4,30 @@ A new endpoint is a row here. Nothing outside this file compares a path.
 """
 
 import enum
+from collections.abc import Callable
 
 import msgspec
 
-from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.chat import Chat
+from cortexd.dialects.completions import Completions
+from cortexd.dialects.embeddings import Embeddings
+from cortexd.dialects.images import Images
+from cortexd.dialects.messages import Messages, count_body
+from cortexd.dialects.refusals import Refusal, RefusalKind, Rendered, render
+from cortexd.dialects.rerank import Rerank
+from cortexd.dialects.responses import Responses
+from cortexd.dialects.speech import Speech
+from cortexd.dialects.surface import Surface
+from cortexd.dialects.transcriptions import Transcriptions
 
 
 class EndpointKind(enum.Enum):
     """What the core does for an endpoint."""
 
-    CHAT = "chat"
+    WORK = "work"
+    """What its surface says, at a neuron."""
+    COUNT = "count"
+    """How long a prompt is, as far as its bytes tell: no neuron is asked."""
     MODELS = "models"
     MODEL = "model"
     BUDGET = "budget"
@@ -24,15 +38,33 @@ class EndpointKind(enum.Enum):
 class Endpoint(msgspec.Struct, frozen=True):
     """One row: `path` (a trailing `*` takes the rest of the path as the argument).
 
-    `metered`: it has neurons do work, so that what it may cost is reserved first; no other endpoint
-    ever reaches a neuron.
+    `surface`: what is said on an endpoint of the kinds WORK and COUNT. `count`: writes what a COUNT
+    answers, from tokens.
     """
 
     path: str
     kind: EndpointKind
     methods: tuple[str, ...]
     public: bool = False
-    metered: bool = False
+    surface: Surface | None = None
+    count: Callable[[int], bytes] | None = None
+
+    @property
+    def metered(self) -> bool:
+        """Whether it has neurons do work, so that what it may cost is reserved first.
+
+        No other endpoint ever reaches a neuron.
+        """
+        return self.kind is EndpointKind.WORK
+
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
+        """Put a refusal into the envelope of the dialect that is spoken here.
+
+        `model`: the name that the client used, as soon as it is known.
+        """
+        if self.surface is None:
+            return render(refusal, request_id=request_id)
+        return self.surface.render(refusal, request_id=request_id, model=model)
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -42,8 +74,32 @@ class Match(msgspec.Struct, frozen=True):
     argument: str = ""
 
 
+def _work(path: str, surface: Surface) -> Endpoint:
+    return Endpoint(path, EndpointKind.WORK, ("POST",), surface=surface)
+
+
+_RERANK = Rerank()
+_MESSAGES = Messages()
+
 ENDPOINTS = (
-    Endpoint("/v1/chat/completions", EndpointKind.CHAT, ("POST",), metered=True),
+    _work("/v1/chat/completions", Chat()),
+    _work("/v1/completions", Completions()),
+    _work("/v1/responses", Responses()),
+    _work("/v1/embeddings", Embeddings()),
+    _work("/v1/rerank", _RERANK),
+    _work("/rerank", _RERANK),
+    _work("/v2/rerank", _RERANK),
+    _work("/v1/images/generations", Images()),
+    _work("/v1/audio/transcriptions", Transcriptions()),
+    _work("/v1/audio/speech", Speech()),
+    _work("/v1/messages", _MESSAGES),
+    Endpoint(
+        "/v1/messages/count_tokens",
+        EndpointKind.COUNT,
+        ("POST",),
+        surface=_MESSAGES,
+        count=count_body,
+    ),
     Endpoint("/v1/models", EndpointKind.MODELS, ("GET",)),
     Endpoint("/v1/models/*", EndpointKind.MODEL, ("GET",)),
     Endpoint("/v1/budget", EndpointKind.BUDGET, ("GET",)),
@@ -51,6 +107,7 @@ ENDPOINTS = (
     Endpoint("/", EndpointKind.ROOT, ("GET", "HEAD"), public=True),
 )
 
+_ROOT = ENDPOINTS[-1]
 _EXACT = {row.path: row for row in ENDPOINTS if not row.path.endswith("*")}
 _PREFIX = tuple((row.path[:-1], row) for row in ENDPOINTS if row.path.endswith("*"))
 
@@ -68,6 +125,19 @@ def find(method: str, path: str) -> Match | Refusal:
             allowed_methods=allowed,
         )
     return match
+
+
+def spoken_at(path: str, *, to_anthropic: bool = False) -> Endpoint:
+    """The endpoint whose dialect a refusal on this path is put into, found or not.
+
+    `to_anthropic`: the client names a version of Anthropic's API, and so reads that dialect also
+    where both are at home.
+    """
+    match = _match(path)
+    shared = match is None or match.endpoint.kind in (EndpointKind.MODELS, EndpointKind.MODEL)
+    if to_anthropic and shared:
+        return _EXACT["/v1/messages"]
+    return _ROOT if match is None else match.endpoint
 
 
 def _match(path: str) -> Match | None:

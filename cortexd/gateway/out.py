@@ -6,18 +6,21 @@ events. Refuses to know what the pieces say.
 
 import trio
 
-from cortexd.dialects.sse import write_comment
+from cortexd.dialects.surface import Watcher
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.progress import Progress
-
-_HEARTBEAT = write_comment(b"still working")
 
 
 class Out:
     """Where the pieces of a stream go."""
 
-    def __init__(self, client: Client, headers: Headers, progress: Progress) -> None:
-        """Nothing is sent yet; `headers` go out with the head."""
+    def __init__(
+        self, client: Client, headers: Headers, progress: Progress, watcher: Watcher | None
+    ) -> None:
+        """Nothing is sent yet; `headers` go out with the head. `watcher` None: no stream is asked
+        for.
+        """
+        self._watcher = watcher
         self._client = client
         self._headers = headers
         self._progress = progress
@@ -49,12 +52,12 @@ class Out:
 
     async def heartbeat(self) -> None:
         """Send a sign of life, unless something is being sent anyway."""
-        if self._beat is not None or self._progress.is_writing:
+        if self._watcher is None or self._beat is not None or self._progress.is_writing:
             return
         self._beat = trio.Event()
         try:
             await self._start()
-            await self._client.write(_HEARTBEAT)
+            await self._client.write(self._watcher.heartbeat())
         finally:
             self._written_at = trio.current_time()
             self._beat.set()
@@ -76,3 +79,6 @@ class Out:
         if not self._progress.started:
             self._progress.started = True
             await self._client.start(200, self._headers)
+            head = b"" if self._watcher is None else self._watcher.head()
+            if head:
+                await self._client.write(head)

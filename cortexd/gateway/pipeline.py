@@ -1,4 +1,4 @@
-"""A request's way through cortexd, as one page: read `Gateway.serve`, then `Gateway._chat`.
+"""A request's way through cortexd, as one page: read `Gateway.serve`, then `Gateway._work`.
 
 The core knows no server. A face reads the head, asks `admit`, reads the body, and calls `serve`;
 what it answers goes through the `Client` it brought. A budget is reserved, durably, before any
@@ -8,16 +8,17 @@ neuron is asked, and settled before the client can have read the end of its answ
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import trio
 
 from cortexd.dialects.asked import Asked
+from cortexd.dialects.context_fit import over_context
 from cortexd.dialects.models import model_body, models_list
-from cortexd.dialects.openai import chat_body, understand_chat
-from cortexd.dialects.refusals import Refusal, RefusalKind, render
-from cortexd.dialects.upper_bound import Bound, ModelLimits, bound
+from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.surface import Document, Surface, Understood
+from cortexd.dialects.upper_bound import Bound, ModelLimits
 from cortexd.finished import Finished
 from cortexd.fleet.affinity import Mark, prefix_marks
 from cortexd.fleet.catalogue import ModelId, resolve
@@ -25,11 +26,12 @@ from cortexd.fleet.limits import limits_of
 from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
-from cortexd.gateway import answers
-from cortexd.gateway.auth import PRINCIPAL_HEADERS, Keyring, Principal
+from cortexd.gateway import answers, cors
+from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
-from cortexd.gateway.endpoints import EndpointKind, Match, find
-from cortexd.gateway.exchange import Client, Head, Headers, Incoming
+from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
+from cortexd.gateway.exchange import Client, Head, Incoming
+from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
 from cortexd.ledger.calls import Held
@@ -44,21 +46,35 @@ TEMPLATE_TOKENS_MAX = 16_384
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """A request whose endpoint and principal are known; `principal` is None on public endpoints."""
+    """A request whose endpoint and principal are known.
 
-    match: Match
+    `principal` is None on public endpoints. `match` None: a browser asks if a page may call.
+    """
+
+    match: Match | None
     principal: Principal | None
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A request that was understood, for a model that is known, with the most that it can cost."""
+
+    request: Understood
+    model: ModelId
+    limits: ModelLimits
+    ceiling: Bound
 
 
 class Settings(msgspec.Struct, frozen=True):
     """What the operator set for requests.
 
     `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
+    `cors_origins`: whose pages a browser may let call, as `https://example.org`, or `*`.
     """
 
     clocks: Clocks
     forward_fields: frozenset[str]
     serve_uncapped: bool = False
+    cors_origins: frozenset[str] = frozenset({cors.ANY_ORIGIN})
 
 
 class Gateway:
@@ -85,6 +101,8 @@ class Gateway:
 
     def admit(self, head: Head) -> Admitted | Refusal:
         """Judge a request by its head alone: does the endpoint exist, may this caller use it."""
+        if cors.is_preflight(head):
+            return Admitted(None, None)
         match = find(head.method, head.path)
         if isinstance(match, Refusal):
             return match
@@ -104,7 +122,7 @@ class Gateway:
     async def refuse(self, refusal: Refusal, head: Head, client: Client) -> None:
         """Answer with a refusal that came before the body was read."""
         outlook = Outlook(head, now=trio.current_time())
-        await self._answer(refusal, outlook, client)
+        await self._answer(refusal, outlook, self._readable(client, head))
         self._tell(outlook.finished(trio.current_time()))
 
     async def serve(self, admitted: Admitted, incoming: Incoming, client: Client) -> None:
@@ -112,6 +130,7 @@ class Gateway:
         way.
         """
         outlook = Outlook(incoming.head, admitted.principal, now=trio.current_time())
+        client = self._readable(client, incoming.head)
         try:
             await self._answer_to(admitted, incoming, client, outlook)
         except Exception:
@@ -123,16 +142,28 @@ class Gateway:
         finally:
             self._tell(outlook.finished(trio.current_time()))
 
+    def _readable(self, client: Client, head: Head) -> Client:
+        """The client, with the headers that let a page in a browser read its answer."""
+        headers = cors.origin_headers(head, self._settings.cors_origins)
+        return cors.ReadableByPages(client, headers) if headers else client
+
     async def _answer_to(
         self, admitted: Admitted, incoming: Incoming, client: Client, outlook: Outlook
     ) -> None:
         principal, match = admitted.principal, admitted.match
         answer: bytes | Refusal
+        if match is None:
+            outlook.status = 204
+            await client.start(204, cors.preflight_headers(incoming.head))
+            await client.finish()
+            return
         if principal is None:
             view = self._traffic.view
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
-        elif match.endpoint.kind is EndpointKind.CHAT:
-            await self._chat(principal, incoming, client, outlook)
+        elif match.endpoint.count is not None:
+            answer = self._count(match.endpoint, principal, incoming, outlook)
+        elif match.endpoint.surface is not None:
+            await self._work(match.endpoint.surface, principal, incoming, client, outlook)
             return
         elif match.endpoint.kind is EndpointKind.BUDGET:
             answer = await self._budget(principal)
@@ -163,38 +194,38 @@ class Gateway:
     def _resolved(self, name: str) -> ModelId:
         return resolve(self._traffic.catalogue, name)
 
-    async def _chat(
-        self, principal: Principal, incoming: Incoming, client: Client, outlook: Outlook
+    async def _work(
+        self,
+        surface: Surface,
+        principal: Principal,
+        incoming: Incoming,
+        client: Client,
+        outlook: Outlook,
     ) -> None:
-        """The whole way of a chat request; the order of these steps is the promise of the
+        """The whole way of a request for work; the order of these steps is the promise of the
         product.
         """
-        asked = understand_chat(incoming.body, forward_fields=self._settings.forward_fields)
-        if isinstance(asked, Refusal):
-            await self._answer(asked, outlook, client)
+        head, capped = incoming.head, principal.capped
+        bounded = self._bounded(surface, principal, incoming, outlook, capped=capped)
+        if isinstance(bounded, Refusal):
+            await self._answer(bounded, outlook, client)
             return
-        outlook.asked = asked
-        model = self._resolved(asked.model)
-        limits = self._usable(principal, asked, model)
-        if isinstance(limits, Refusal):
-            await self._answer(limits, outlook, client)
-            return
-        outlook.model = model
-        ceiling = bound(asked, limits, capped=principal.capped)
-        if isinstance(ceiling, Refusal):
-            await self._answer(ceiling, outlook, client)
-            return
-        granted = await self._reserve(principal, ceiling, incoming.head, outlook)
+        request, model, limits = bounded.request, bounded.model, bounded.limits
+        asked = request.asked
+        granted = await self._reserve(principal, bounded.ceiling, head, outlook)
         if isinstance(granted, Refusal):
             await self._answer(granted, outlook, client)
             return
         async with granted:  # leaving settles, whatever happened
+            output_tokens = granted.bound.output_tokens
+            written = request.write(limits, model=model, output_tokens=output_tokens)
+            headers = neuron_headers(principal, head, written, stream=asked.stream)
             relay = Relay(
-                self._sending(asked, model, granted.bound, principal, incoming.head),
+                Sending(surface, request, limits, output_tokens, headers, written.body),
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
-                stream_headers=answers.stream_headers(incoming.head.request_id, granted.standings),
+                stream_headers=answers.stream_headers(head.request_id, granted.standings),
             )
             outlook.progress = relay.progress
             try:
@@ -202,14 +233,49 @@ class Gateway:
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        if not asked.prompt.has_media:
-            await self._learn(model, limits, granted)
+        await self._learn(asked, model, limits, granted)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
-        elif isinstance(outcome, Reply):
-            await self._answer(outcome.body, outlook, client, granted)
         elif outcome is not None:
             await self._answer(outcome, outlook, client, granted)
+
+    def _bounded(
+        self,
+        surface: Surface,
+        principal: Principal,
+        incoming: Incoming,
+        outlook: Outlook,
+        *,
+        capped: bool,
+    ) -> Bounded | Refusal:
+        """What is asked, of what, and what it can cost: all that is known before money moves."""
+        head = incoming.head
+        kind = head.headers.get(b"content-type", b"").decode("latin-1")
+        posted = Document(incoming.body, kind, head.request_id)
+        request = surface.understand(posted, forward_fields=self._settings.forward_fields)
+        if isinstance(request, Refusal):
+            return request
+        asked = outlook.asked = request.asked
+        model = self._resolved(asked.model)
+        limits = self._usable(principal, asked, model)
+        if isinstance(limits, Refusal):
+            return limits
+        outlook.model = model
+        ceiling = over_context(asked, limits) or request.bound(limits, capped=capped)
+        if isinstance(ceiling, Refusal):
+            return ceiling
+        return Bounded(request, model, limits, ceiling)
+
+    def _count(
+        self, endpoint: Endpoint, principal: Principal, incoming: Incoming, outlook: Outlook
+    ) -> bytes | Refusal:
+        """How many tokens a prompt would reserve; it costs nothing, and is never refused a cap."""
+        assert endpoint.surface is not None, "what counts speaks a dialect"
+        assert endpoint.count is not None, "what counts can say it"
+        bounded = self._bounded(endpoint.surface, principal, incoming, outlook, capped=False)
+        if isinstance(bounded, Refusal):
+            return bounded
+        return endpoint.count(bounded.ceiling.prompt_tokens)
 
     def _usable(self, principal: Principal, asked: Asked, model: ModelId) -> ModelLimits | Refusal:
         """What is known about a model that this caller may use, with what its chat template was
@@ -265,7 +331,8 @@ class Gateway:
         key = principal.key_id or ""
         if self._traffic.has_choice(model):
             scope = (key.encode(), model.encode(), asked.fields.get("tools", b""))
-            marks = prefix_marks(asked.fields["messages"], secret=self._secret, scope=scope)
+            said = asked.fields.get("messages") or asked.fields.get("input")
+            marks = prefix_marks(said or b"", secret=self._secret, scope=scope)
         return Wanted(
             model=model,
             key=key,
@@ -275,36 +342,25 @@ class Gateway:
             marks=marks,
         )
 
-    def _sending(
-        self, asked: Asked, model: ModelId, reserved: Bound, principal: Principal, head: Head
-    ) -> Sending:
-        return Sending(
-            path="/v1/chat/completions",
-            headers=_neuron_headers(principal, head, stream=asked.stream),
-            body=chat_body(asked, model=model, output_tokens=reserved.output_tokens),
-            stream=asked.stream,
-            include_usage=asked.include_usage,
-            model_name=asked.model,
-            output_tokens=reserved.output_tokens,
-            choices=reserved.choices,
-        )
-
-    async def _learn(self, model: ModelId, limits: ModelLimits, settled: Reservation) -> None:
-        """Remember a chat template that added more than the bytes of its messages pay for.
+    async def _learn(
+        self, asked: Asked, model: ModelId, limits: ModelLimits, settled: Reservation
+    ) -> None:
+        """Remember a template that added more than the bytes of its prompts pay for.
 
         Only text tells; an image costs what it costs. A neuron that claims more than any template
         adds is not believed: it would lock the model.
         """
         usage = settled.ending.usage if settled.ending is not None else None
-        if usage is None or usage.prompt_tokens <= settled.bound.prompt_tokens:
+        if usage is None or asked.prompt.has_media or not asked.prompts:
             return
-        added = limits.template_tokens + usage.prompt_tokens - settled.bound.prompt_tokens
-        if added <= TEMPLATE_TOKENS_MAX:
+        beyond = usage.prompt_tokens - settled.bound.prompt_tokens
+        added = limits.template_tokens - (-beyond // asked.prompts)
+        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:
             await self._desk.learn(model, added)
 
     async def _answer(
         self,
-        answer: bytes | Refusal,
+        answer: bytes | Reply | Refusal,
         outlook: Outlook,
         client: Client,
         reservation: Reservation | None = None,
@@ -313,12 +369,16 @@ class Gateway:
         request_id = outlook.head.request_id
         extra = budget_headers(reservation.standings if reservation else outlook.standings)
         if isinstance(answer, Refusal):
-            rendered = render(answer, request_id=request_id)
+            model = outlook.asked.model if outlook.asked is not None else ""
+            to_anthropic = b"anthropic-version" in outlook.head.headers
+            endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
+            rendered = endpoint.render(answer, request_id=request_id, model=model)
             outlook.status, outlook.refusal = rendered.status, answer
             headers, body = (*rendered.headers, *extra), rendered.body
         else:
-            outlook.status = 200
-            headers, body = (*answers.json_headers(request_id), *extra), answer
+            reply = Reply(answer) if isinstance(answer, bytes) else answer
+            outlook.status, body = 200, reply.body
+            headers = (*answers.plain_headers(request_id, reply.content_type), *extra)
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)
@@ -331,22 +391,3 @@ def unjournalled(bound: Bound) -> Reservation:
         await trio.lowlevel.checkpoint()
 
     return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
-
-
-def _neuron_headers(principal: Principal, head: Head, *, stream: bool) -> Headers:
-    """The closed list of headers a neuron gets; a client's own principal headers never pass."""
-    headers: list[tuple[bytes, bytes]] = [
-        (b"content-type", b"application/json"),
-        (b"accept", b"text/event-stream" if stream else b"application/json"),
-        (b"x-request-id", head.request_id.encode()),
-    ]
-    thinking = head.headers.get(b"x-include-thinking")
-    if thinking is not None:
-        headers.append((b"x-include-thinking", thinking))
-    ids: Sequence[str | None] = (principal.account_id, principal.key_id)
-    headers += [
-        (name, value.encode())
-        for name, value in zip(PRINCIPAL_HEADERS, ids, strict=True)
-        if value is not None
-    ]
-    return tuple(headers)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import trio
 
-from cortexd.dialects.chat_stream import ChatStream
 from cortexd.dialects.refusals import Refusal
+from cortexd.dialects.surface import Watcher
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
 from cortexd.fleet.answer import Clock
 from cortexd.fleet.breaker import Verdict
@@ -20,11 +20,12 @@ from cortexd.fleet.serving import Serving, Unserved
 class Progress:
     """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
 
-    def __init__(self) -> None:
-        """Nothing has happened yet."""
+    def __init__(self, *, token_per_chunk: bool) -> None:
+        """Nothing has happened yet. `token_per_chunk`: what the neuron protocol promises here."""
+        self._token_per_chunk = token_per_chunk
         self.route: Route | None = None
         self.kind: EndingKind | None = None
-        self.stream: ChatStream | None = None
+        self.stream: Watcher | None = None
         self.usage: Usage | None = None
         self.seen = Seen()
         self.started = False
@@ -32,6 +33,7 @@ class Progress:
         self.did_no_work = False
         self.elsewhere = False
         self.was_not_there = False
+        self.lacks_endpoint = False
         self.verdict: Verdict | None = None
         self.failure: str | None = None
         self.clock: Clock | None = None
@@ -45,6 +47,7 @@ class Progress:
         """A new attempt: forget how the one before failed."""
         self.route = serving.route
         self.did_no_work = self.elsewhere = self.was_not_there = False
+        self.lacks_endpoint = False
         self.failure = self.kind = self.verdict = None
 
     def first_byte(self) -> None:
@@ -61,10 +64,11 @@ class Progress:
         if self.route is None:
             return None
         stream = self.stream
+        promised = self._token_per_chunk and self.route.kind == "neuron"
         return Ending(
             self.kind or EndingKind.CLIENT_GONE,
             streamed=streamed,
             usage=stream.usage if stream is not None else self.usage,
             seen=stream.seen if stream is not None else self.seen,
-            token_per_chunk=self.route.kind == "neuron" and not self.is_writing,
+            token_per_chunk=promised and not self.is_writing,
         )

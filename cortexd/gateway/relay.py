@@ -14,11 +14,10 @@ from functools import partial
 import msgspec
 import trio
 
-from cortexd.dialects.chat_stream import ChatStream
-from cortexd.dialects.neuron_errors import neuron_refusal
-from cortexd.dialects.openai import plain_reply
-from cortexd.dialects.refusals import Refusal, RefusalKind, error_body
-from cortexd.dialects.sse import write_event
+from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal
+from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.dialects.surface import JSON, Document, Surface, Understood, Watcher
+from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.dialects.usage import Ending, EndingKind
 from cortexd.fleet.breaker import Verdict, verdict_on_status
 from cortexd.fleet.lines import Wanted
@@ -69,22 +68,28 @@ class Clocks(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct, frozen=True):
-    """What goes to a neuron. `model_name` is the name the client used and reads back."""
+    """What goes to a neuron, and who reads what comes back. `limits` and `output_tokens` (per
+    choice) are those that the request was bounded by.
+    """
 
-    path: str
+    surface: Surface
+    request: Understood
+    limits: ModelLimits
+    output_tokens: int
     headers: Headers
     body: bytes
-    stream: bool
-    include_usage: bool
-    model_name: str
-    output_tokens: int
-    choices: int
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client, and so the neuron, was asked for a stream."""
+        return self.request.asked.stream
 
 
 class Reply(msgspec.Struct, frozen=True):
     """A whole answer, to be sent once the reservation is settled."""
 
     body: bytes
+    content_type: str = JSON
 
 
 class LastBytes(msgspec.Struct, frozen=True):
@@ -113,8 +118,15 @@ class Relay:
         self._client = client
         self._pool = pool
         self._clocks = clocks
-        self.progress = Progress()
-        self._out = Out(client, stream_headers, self.progress)
+        self._watcher = self._watching()
+        self.progress = Progress(token_per_chunk=sending.surface.token_per_chunk)
+        self._out = Out(client, stream_headers, self.progress, self._watcher)
+
+    def _watching(self) -> Watcher | None:
+        sending = self._sending
+        if not sending.stream:
+            return None
+        return sending.request.watch(output_tokens=sending.output_tokens)
 
     @property
     def ending(self) -> Ending | None:
@@ -149,10 +161,10 @@ class Relay:
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""
-        if not isinstance(outcome, Refusal) or not self.progress.started:
+        if self._watcher is None or not isinstance(outcome, Refusal) or not self.progress.started:
             return outcome
         self.progress.refusal = outcome
-        return LastBytes(write_event(error_body(outcome)))
+        return LastBytes(self._watcher.refuse(outcome))
 
     async def _through_the_fleet(
         self, wanted: Wanted, traffic: Traffic, reservation: Reservation
@@ -178,7 +190,7 @@ class Relay:
                 return refusal
             turn = next_turn
         self.progress.unserved = turn
-        return unserved(self._sending.model_name, turn)
+        return unserved(self._sending.request.asked.model, turn)
 
     async def _turn(self, wanted: Wanted, traffic: Traffic) -> Serving | Unserved:
         began = trio.current_time()
@@ -197,11 +209,10 @@ class Relay:
         progress.on_first_byte = partial(traffic.first_byte, serving)
         try:
             outcome = await self._through(serving.route, reservation)
-            if progress.elsewhere:
-                if progress.was_not_there:
-                    traffic.withdraw(serving)
-                else:
-                    traffic.doubt(serving)
+            if progress.was_not_there:
+                traffic.withdraw(serving)
+            elif progress.elsewhere and not progress.lacks_endpoint:
+                traffic.doubt(serving)
         finally:
             traffic.end(serving, progress.verdict)
         return outcome
@@ -216,7 +227,7 @@ class Relay:
         outgoing = Outgoing(
             route.base_url,
             "POST",
-            sending.path,
+            sending.surface.neuron_path,
             (*sending.headers, *_credential(route)),
             sending.body,
         )
@@ -253,8 +264,8 @@ class Relay:
         if answer.status != 200:
             return await self._refused(answer)
         self.progress.verdict = Verdict.UNKNOWN  # until it has shown that it can keep it up
-        if self._sending.stream:
-            return await self._stream(answer)
+        if self._watcher is not None:
+            return await self._stream(answer, self._watcher)
         return await self._plain(answer)
 
     def _failed(self, kind: RefusalKind, message: str) -> Outcome:
@@ -281,11 +292,10 @@ class Relay:
         """
         status, progress = answer.status, self.progress
         progress.failure = f"neuron answered {status}"
-        if status in _NO_WORK or 300 <= status < 400 or (self._sending.stream and status >= 400):
+        refuses = status in _NO_WORK or 300 <= status < 400
+        if refuses or (self._sending.stream and status >= 400):
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
-            progress.elsewhere = status in _ELSEWHERE
-            progress.was_not_there = status == _NOT_THERE
         else:
             progress.kind = EndingKind.NEURON_FAILED
         says_when = _header(answer, b"retry-after") is not None
@@ -295,7 +305,12 @@ class Relay:
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await _read_up_to(answer, ERROR_BYTES_MAX)
-        return neuron_refusal(status, body, _header(answer, b"retry-after"))
+        may_lack = not self._sending.surface.everywhere
+        progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
+        progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
+        progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
+        retry_after = _header(answer, b"retry-after")
+        return neuron_refusal(status, body, retry_after, may_lack=may_lack)
 
     async def _plain(self, answer: Answer) -> Outcome:
         progress = self.progress
@@ -303,27 +318,23 @@ class Relay:
         progress.first_byte()
         reply = None
         if len(body) <= REPLY_BYTES_MAX:
-            reply = plain_reply(body, model=self._sending.model_name)
+            kind = _header(answer, b"content-type") or b""
+            document = Document(body, kind.decode("latin-1"))
+            reply = self._sending.request.read(document, self._sending.limits)
         progress.kind = EndingKind.COMPLETED
         if reply is None:
-            progress.failure = "no chat completion"
-            return Refusal(
-                RefusalKind.UPSTREAM_FAILED, "The neuron's answer was not a chat completion."
-            )
+            noun = self._sending.surface.answer_noun
+            progress.failure = f"no {noun}"
+            return Refusal(RefusalKind.UPSTREAM_FAILED, f"The neuron's answer was no {noun}.")
         progress.usage, progress.seen = reply.usage, reply.seen
-        return Reply(reply.body)
+        return Reply(reply.body, reply.content_type)
 
-    async def _stream(self, answer: Answer) -> Outcome:
+    async def _stream(self, answer: Answer, stream: Watcher) -> Outcome:
         """Pass events on as they come, until the end, a failure, or the reserved output is used
         up.
         """
-        sending, progress = self._sending, self.progress
-        stream = progress.stream = ChatStream(
-            include_usage=sending.include_usage,
-            model=sending.model_name,
-            output_tokens_max=sending.output_tokens,
-            choices=sending.choices,
-        )
+        progress = self.progress
+        progress.stream = stream
         while not (stream.done or stream.cut or stream.failure):
             data = await answer.read()
             if not data:

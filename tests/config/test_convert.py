@@ -35,6 +35,11 @@ NAME = "1 to 64 printable ASCII characters without spaces"
             "gateway.forward_fields[0]: expected the name of a field of the body, got another text",
         ),
         (
+            "gateway: {cors_origins: ['https://example.org/page']}",
+            "gateway.cors_origins[0]: expected the origin of a web page, as in "
+            "https://chat.example.org, or * for all, got another text",
+        ),
+        (
             "gateway: {connections_max: yes}",
             "gateway.connections_max: expected a whole number from 1 to 1000000, got true or false",
         ),

@@ -11,6 +11,7 @@ from cortexd.dialects.neuron_errors import (
     RETRY_SECONDS_MAX,
     SAYING_CHARACTERS_MAX,
     hide_places,
+    lacks_endpoint,
     neuron_refusal,
     read_complaint,
 )
@@ -27,7 +28,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
         (402, RefusalKind.UPSTREAM_FAILED, 502),
         (403, RefusalKind.UPSTREAM_AUTH_FAILED, 502),
         (404, RefusalKind.NO_NEURON, 503),
-        (405, RefusalKind.UPSTREAM_FAILED, 502),
+        (405, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (408, RefusalKind.UPSTREAM_TIMEOUT, 504),
         (413, RefusalKind.REQUEST_TOO_LARGE, 413),
         (415, RefusalKind.UPSTREAM_FAILED, 502),
@@ -35,7 +36,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
         (429, RefusalKind.OVERLOADED, 503),
         (302, RefusalKind.UPSTREAM_FAILED, 502),
         (500, RefusalKind.UPSTREAM_FAILED, 502),
-        (501, RefusalKind.UPSTREAM_FAILED, 502),
+        (501, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (503, RefusalKind.OVERLOADED, 503),
         (504, RefusalKind.UPSTREAM_TIMEOUT, 504),
         (529, RefusalKind.OVERLOADED, 503),
@@ -166,3 +167,39 @@ def test_any_error_body_is_survived(body: object, status: int) -> None:
     assert read_complaint(body) == read_complaint(body)
     refusal = neuron_refusal(status, json.dumps(body).encode())
     assert render(refusal, request_id="r").status in (400, 413, 422, 502, 503, 504)
+
+
+NO_PATH = (
+    b"",
+    b"404 page not found",
+    b'{"detail":"Not Found"}',
+    b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}',
+)
+NO_MODEL = (
+    b'{"error":{"message":"The model `m` does not exist.","type":"NotFoundError","code":404}}',
+    b'{"error":{"message":"not loaded","code":"model_not_found"}}',
+    b'{"error":"model \'m\' not found"}',
+)
+
+
+@pytest.mark.parametrize("body", NO_PATH)
+def test_a_404_on_a_path_that_not_all_serve_is_about_the_path(body: bytes) -> None:
+    """Taken for a missing model, it would have a healthy model loaded again and again."""
+    assert lacks_endpoint(404, body, may_lack=True)
+    refusal = neuron_refusal(404, body, may_lack=True)
+    assert refusal.kind is RefusalKind.ENDPOINT_NOT_SERVED
+    assert not lacks_endpoint(404, body, may_lack=False)
+
+
+@pytest.mark.parametrize("body", NO_MODEL)
+def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
+    assert not lacks_endpoint(404, body, may_lack=True)
+    assert neuron_refusal(404, body, may_lack=True).kind is RefusalKind.NO_NEURON
+
+
+@pytest.mark.parametrize(
+    ("status", "lacks"), [(405, True), (501, True), (400, False), (503, False)]
+)
+def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
+    for may_lack in (True, False):
+        assert lacks_endpoint(status, ENVELOPE, may_lack=may_lack) == lacks

@@ -71,6 +71,7 @@ async def metered(
     slots: int = 4,
     slot_tokens: int = 2048,
     polling: Mapping[str, object] | None = None,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Metered]:
     """A daemon whose neurons are one llama-server for each of `models`, and one capped key.
 
@@ -79,7 +80,7 @@ async def metered(
     async with contextlib.AsyncExitStack() as stack:
         engines = [
             await stack.enter_async_context(
-                llama_server(program, model, slots=slots, slot_tokens=slot_tokens)
+                llama_server(program, model, slots=slots, slot_tokens=slot_tokens, flags=flags)
             )
             for model in models
         ]

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -168,15 +168,21 @@ class Engine:
 
 @contextlib.asynccontextmanager
 async def llama_server(
-    program: Path, model: Path, *, slots: int = 4, slot_tokens: int = 2048
+    program: Path,
+    model: Path,
+    *,
+    slots: int = 4,
+    slot_tokens: int = 2048,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Engine]:
     """A llama-server that serves `model` under its file's name; killed when left.
 
     `slots` answers are made at a time, the others wait; each has a context of `slot_tokens`.
+    `flags`: further ones of its command line.
     """
     command = [program, "--model", model, "--alias", model.stem, "--metrics", "--offline"]
     command += ["--no-ui", "--host", "127.0.0.1", "--port", "0", "--threads", "1"]
-    command += ["--parallel", str(slots), "--ctx-size", str(slots * slot_tokens)]
+    command += ["--parallel", str(slots), "--ctx-size", str(slots * slot_tokens), *flags]
     process: trio.Process = await trio.lowlevel.open_process(
         [str(part) for part in command],
         stdout=subprocess.DEVNULL,

@@ -17,6 +17,10 @@ WRITTEN = CatalogueModel(
     image_tokens_max=1,
     audio_tokens_max=2,
     file_tokens_max=3,
+    image_steps=4,
+    tokens_per_image_unit=5,
+    tokens_per_audio_second=6,
+    tokens_per_speech_character=8,
 )
 CATALOGUE = Catalogue((CatalogueModel("z"), WRITTEN), {"small": "a", "a2": "small"})
 
@@ -48,7 +52,7 @@ def test_a_model_that_nobody_knows_has_no_limits() -> None:
 
 
 def test_the_catalogue_alone_is_enough() -> None:
-    assert limits_of(A, CATALOGUE, fleet()) == ModelLimits(8192, 8192, 2048, 7, 1, 2, 3)
+    assert limits_of(A, CATALOGUE, fleet()) == ModelLimits(8192, 8192, 2048, 7, 1, 2, 3, 4, 5, 6, 8)
 
 
 def test_a_neuron_alone_is_enough() -> None:
@@ -59,7 +63,7 @@ def test_a_neuron_alone_is_enough() -> None:
 def test_of_several_statements_the_extremes_are_kept() -> None:
     view = fleet(Limit(4096, None, 4096), Limit(), Limit(32768, None, 1024))
     merged = limits_of(A, CATALOGUE, view)
-    assert merged == ModelLimits(4096, 32768, 1024, 7, 1, 2, 3)
+    assert merged == ModelLimits(4096, 32768, 1024, 7, 1, 2, 3, 4, 5, 6, 8)
 
 
 def test_a_neuron_that_is_down_still_counts() -> None:

@@ -1,6 +1,15 @@
 """The whole list."""
 
-from tests.mutants import of_caps, of_checks, of_gateway, of_journal, of_money, of_reading, of_tasks
+from tests.mutants import (
+    of_caps,
+    of_checks,
+    of_gateway,
+    of_journal,
+    of_money,
+    of_reading,
+    of_surfaces,
+    of_tasks,
+)
 
 MUTANTS = (
     *of_caps.MUTANTS,
@@ -10,4 +19,5 @@ MUTANTS = (
     *of_checks.MUTANTS,
     *of_gateway.MUTANTS,
     *of_reading.MUTANTS,
+    *of_surfaces.MUTANTS,
 )

@@ -42,6 +42,7 @@ BUDGET = "tests/gateway/test_budget.py"
 CAPS = "tests/gateway/test_caps.py"
 FOUND_IN_CORE = "tests/gateway/test_found_by_mutants.py"
 PIPELINE = "tests/gateway/test_pipeline.py"
+SURFACES = "tests/gateway/test_surfaces.py"
 
 WORLDS = "worlds 3 0"
 

@@ -79,12 +79,12 @@ MUTANTS = (
         ),
         (
             "tools are not part of the prompt",
-            "prompt.text_bytes + prompt.tools_bytes + limits.template_tokens",
-            "prompt.text_bytes + limits.template_tokens",
+            "prompt.text_bytes + prompt.tools_bytes + asked.prompts * limits.template_tokens",
+            "prompt.text_bytes + asked.prompts * limits.template_tokens",
         ),
         (
             "the chat template is not part of the prompt",
-            "prompt.text_bytes + prompt.tools_bytes + limits.template_tokens",
+            "prompt.text_bytes + prompt.tools_bytes + asked.prompts * limits.template_tokens",
             "prompt.text_bytes + prompt.tools_bytes",
         ),
         (
@@ -104,8 +104,8 @@ MUTANTS = (
         ),
         (
             "a prompt is bounded by the smallest context",
-            "return min(prompt_tokens, limits.context_max)",
-            "return min(prompt_tokens, limits.context_min or limits.context_max)",
+            "else asked.prompts * limits.context_max",
+            "else asked.prompts * (limits.context_min or limits.context_max)",
         ),
         (
             "the model's own output limit is forgotten",

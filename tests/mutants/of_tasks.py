@@ -266,13 +266,13 @@ MUTANTS = (
         ),
         (
             "a neuron is told what was asked, not what was reserved",
-            "self._sending(asked, model, granted.bound, principal, incoming.head)",
-            "self._sending(asked, model, ceiling, principal, incoming.head)",
+            "output_tokens = granted.bound.output_tokens",
+            "output_tokens = ceiling.output_tokens",
         ),
         (
             "the last bytes go out before the settlement",
-            "                outcome = await relay.run(model, self._fleet.board, granted)\n",
-            "                outcome = await relay.run(model, self._fleet.board, granted)\n"
+            "                outcome = await relay.run(wanted, self._traffic, granted)\n",
+            "                outcome = await relay.run(wanted, self._traffic, granted)\n"
             "                if isinstance(outcome, LastBytes):\n"
             "                    await client.finish(outcome.data)\n"
             "                    outcome = None\n",
@@ -284,24 +284,29 @@ MUTANTS = (
         ),
         (
             "a neuron is told the client's own limit",
-            "body=chat_body(asked, model=model, output_tokens=reserved.output_tokens),",
-            "body=chat_body(asked, model=model, output_tokens=asked.output_requested or 10**6),",
+            "written = request.write(limits, model=model, output_tokens=output_tokens)",
+            "written = request.write("
+            "limits, model=model, output_tokens=asked.output_requested or 10**6)",
         ),
         (
             "what a template adds is never learned",
-            "        if added <= TEMPLATE_TOKENS_MAX:",
+            "        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:",
             "        if False:",
         ),
         (
             "a neuron that lies about its template locks the model",
-            "        if added <= TEMPLATE_TOKENS_MAX:",
-            "        if True:",
+            "        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:",
+            "        if beyond > 0:",
         ),
         (
             "images teach the template",
-            "        if not asked.prompt.has_media:",
-            "        if True:",
+            "usage is None or asked.prompt.has_media or not asked.prompts",
+            "usage is None or not asked.prompts",
         ),
+    ),
+    *of_file(
+        "cortexd/gateway/neuron_headers.py",
+        PIPELINE,
         (
             "a key reaches a neuron",
             "    return tuple(headers)",

@@ -1,0 +1,69 @@
+"""Prompts that cannot fit: the fewest tokens a text can be, and the refusal that follows.
+
+Owns a lower bound, so that nothing that would fit is ever refused. Refuses to know neurons: they
+count for themselves what this lets pass. Theory: vocabularies hold a few very long tokens, rules
+of one repeated character, and none beyond TOKEN_BYTES_MAX bytes; normalisers may drop white space
+and what cannot be seen, and join a letter and its marks; templates may leave out anything but what
+the user said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cortexd.dialects.refusals import Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from cortexd.dialects.asked import Asked
+    from cortexd.dialects.upper_bound import ModelLimits
+
+TOKEN_BYTES_MAX = 128
+"""Longest token of the vocabularies in use, in bytes: one ruled line."""
+
+CHARACTERS_PER_NORMAL = 4
+"""Most characters that normalising joins to one (a letter and three marks)."""
+
+_UNSEEN = bytes(range(33)) + b"\x7f"
+
+
+def least_text_tokens(text: str) -> int:
+    """Count the fewest tokens that any tokenizer in use can make of a text."""
+    if text.isascii():
+        size = len(text.encode().translate(None, _UNSEEN))
+    else:
+        size = sum(map(str.isalnum, text)) // CHARACTERS_PER_NORMAL
+    return size // TOKEN_BYTES_MAX
+
+
+def least_chat_tokens(messages: list[dict[str, object]]) -> int:
+    """Count the fewest tokens of a conversation: of the texts that no template leaves out."""
+    return sum(
+        least_text_tokens(text)
+        for message in messages
+        if message.get("role") == "user"
+        for text in _texts(message.get("content"))
+    )
+
+
+def over_context(asked: Asked, limits: ModelLimits) -> Refusal | None:
+    """Refuse a prompt that is sure to be longer than the largest context of its model.
+
+    Clients recognise the condition by OpenAI's very words.
+    """
+    context = limits.context_max
+    if context is None or asked.least_tokens <= context:
+        return None
+    return Refusal(
+        RefusalKind.CONTEXT_LENGTH_EXCEEDED,
+        f"This model's maximum context length is {context} tokens. However, your messages "
+        f"resulted in {asked.least_tokens} tokens at the very least.",
+    )
+
+
+def _texts(content: object) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list):
+        return []
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return [text for text in texts if isinstance(text, str)]

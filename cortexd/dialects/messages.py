@@ -1,0 +1,86 @@
+"""Anthropic's messages as a surface: `anthropic*.py` put together, over the chats of neurons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
+from cortexd.dialects.anthropic_errors import render_anthropic
+from cortexd.dialects.anthropic_reply import message_reply, token_count
+from cortexd.dialects.anthropic_stream import AnthropicStream
+from cortexd.dialects.openai import chat_body
+from cortexd.dialects.refusals import Refusal, Rendered
+from cortexd.dialects.surface import Document
+from cortexd.dialects.upper_bound import bound
+
+if TYPE_CHECKING:
+    from cortexd.dialects.asked import Asked
+    from cortexd.dialects.surface import PlainReply
+    from cortexd.dialects.upper_bound import Bound, ModelLimits
+
+
+class MessagesRequest(msgspec.Struct, frozen=True):
+    """A message that was understood, as the chat that it becomes."""
+
+    told: AnthropicAsked
+    request_id: str
+
+    @property
+    def asked(self) -> Asked:
+        """The facts of the chat."""
+        return self.told.asked
+
+    def bound(self, limits: ModelLimits, *, capped: bool) -> Bound | Refusal:
+        """As the chat that a neuron gets: what a translation adds is counted."""
+        return bound(self.asked, limits, capped=capped)
+
+    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+        """A chat."""
+        return Document(chat_body(self.asked, model=model, output_tokens=output_tokens))
+
+    def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
+        """A chat completion, told as a message."""
+        return message_reply(
+            answer.body,
+            model=self.asked.model,
+            request_id=self.request_id,
+            stop_sequences=self.told.stop_sequences,
+            hide_thinking=self.told.hide_thinking,
+        )
+
+    def watch(self, *, output_tokens: int) -> AnthropicStream:
+        """Chat chunks, told as Anthropic's events."""
+        return AnthropicStream(
+            model=self.asked.model,
+            request_id=self.request_id,
+            output_tokens_max=output_tokens,
+            stop_sequences=self.told.stop_sequences,
+            hide_thinking=self.told.hide_thinking,
+        )
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """`POST /v1/messages`, and the envelope of `/v1/messages/count_tokens`."""
+
+    neuron_path: str = "/v1/chat/completions"
+    answer_noun: str = "chat completion"
+    token_per_chunk: bool = True
+    everywhere: bool = True
+
+    def understand(
+        self, posted: Document, *, forward_fields: frozenset[str]
+    ) -> MessagesRequest | Refusal:
+        """Read a request for a message, or for the count of its tokens."""
+        told = understand_messages(posted.body, forward_fields=forward_fields)
+        return told if isinstance(told, Refusal) else MessagesRequest(told, posted.request_id)
+
+    def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
+        """Anthropic's envelope."""
+        return render_anthropic(refusal, request_id=request_id, model=model)
+
+
+def count_body(tokens: int) -> bytes:
+    """Answer `count_tokens` with a bound: more than a tokenizer would count, and never less."""
+    return token_count(bound_tokens=tokens)

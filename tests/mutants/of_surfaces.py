@@ -1,0 +1,142 @@
+"""What could go wrong between a request on an endpoint other than chat's and its bound."""
+
+from tests.mutants.layers import SURFACES
+from tests.mutants.mutant import of_file
+
+_DIALECTS = "tests/dialects/test_"
+
+MUTANTS = (
+    *of_file(
+        "cortexd/dialects/completions.py",
+        _DIALECTS + "completions.py",
+        (
+            "further prompts get their answers for nothing",
+            "choices=per_prompt * len(prompts),",
+            "choices=per_prompt,",
+        ),
+        (
+            "the suffix is paid for once",
+            "tools_bytes=len(prompts) * beside",
+            "tools_bytes=beside",
+        ),
+        (
+            "a completion without a limit has none",
+            "output_requested=output_requested(body, OUTPUT_LIMITS) or OUTPUT_TOKENS_DEFAULT,",
+            "output_requested=output_requested(body, OUTPUT_LIMITS),",
+        ),
+        (
+            "an echo is let through",
+            '    if body.flag("echo"):',
+            '    if body.flag("echo") and False:',
+        ),
+        (
+            "only the first prompt is read",
+            "text_bytes=sum(sizes)",
+            "text_bytes=sizes[0]",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/responses.py",
+        _DIALECTS + "responses.py",
+        (
+            "what a server remembers is let through",
+            "        if name in body.fields:",
+            "        if False:",
+        ),
+        (
+            "instructions are free",
+            "    if instructions is not None:",
+            "    if False:",
+        ),
+        (
+            "hosted tools are let through",
+            'if tool.get("type") not in TOOL_TYPES:',
+            "if False:",
+        ),
+        (
+            "a reference to a stored item is let through",
+            "        if kind not in ITEM_TYPES:",
+            "        if False:",
+        ),
+        (
+            "an engine is told the client's own limit",
+            '"max_output_tokens": output_tokens,',
+            '"max_output_tokens": self.asked.output_requested,',
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/responses_stream.py",
+        _DIALECTS + "responses_stream.py",
+        (
+            "a stream beyond its output goes on",
+            "        if self._chunks > self._output_max:\n            return True",
+            "        if False:\n            return True",
+        ),
+        (
+            "the end is passed on before the settlement",
+            '            self.done = True\n            return b""\n        return write_event(data',
+            "            self.done = True\n        return write_event(data",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/rerank.py",
+        _DIALECTS + "rerank.py",
+        (
+            "the query is paid for once",
+            "text_bytes=len(documents) * read_bytes(query)",
+            "text_bytes=read_bytes(query)",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/images.py",
+        _DIALECTS + "images.py",
+        ("further pictures are free", "images * passes * pixels", "passes * pixels"),
+        (
+            "a negative prompt is free",
+            'passes = 2 if body.text("negative_prompt") else 1',
+            "passes = 1",
+        ),
+        (
+            "steps are not told to the neuron",
+            "        if steps is not None:\n            body",
+            "        if False:\n            body",
+        ),
+        (
+            "unknown steps are no reason to refuse",
+            "            if capped:",
+            "            if False:",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/speech.py",
+        _DIALECTS + "speech.py",
+        (
+            "speech without a price is served for a cap",
+            "if limits.tokens_per_speech_character is None and capped:",
+            "if False:",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/transcriptions.py",
+        _DIALECTS + "transcriptions.py",
+        (
+            "audio without a bound is served for a cap",
+            "            if capped:",
+            "            if False:",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/relay.py",
+        SURFACES,
+        (
+            "a path that a neuron lacks is a model that it has lost",
+            "progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint",
+            "progress.was_not_there = status == _NOT_THERE",
+        ),
+        (
+            "another stream than a chat's is taken to promise a token per event",
+            "Progress(token_per_chunk=sending.surface.token_per_chunk)",
+            "Progress(token_per_chunk=True)",
+        ),
+    ),
+)
