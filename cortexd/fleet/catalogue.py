@@ -1,6 +1,6 @@
-"""Names of models: what a client calls one, what it is, and what the operator wrote about it.
+"""Names of models: what a client calls one, and what it is.
 
-Owns aliases, which are flat. Refuses to know where a model runs.
+Owns aliases, which are flat. Refuses to know where a model runs, and what was written about it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING
 from cortexd.fleet.reports import ModelId
 
 if TYPE_CHECKING:
-    from cortexd.config.schema import Catalogue, CatalogueModel
+    from cortexd.config.schema import Catalogue
 
-__all__ = ["ModelId", "entry", "resolve"]
+__all__ = ["ModelId", "resolve"]
 
 
 def resolve(catalogue: Catalogue, name: str) -> ModelId:
     """The id behind a name. A name that is no alias is an id, known or not."""
     return ModelId(catalogue.aliases.get(name, name))
-
-
-def entry(catalogue: Catalogue, model: str) -> CatalogueModel | None:
-    """What the catalogue says of a model id; None when it does not know it."""
-    for each in catalogue.models:
-        if each.id == model:
-            return each
-    return None

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 
 from cortexd.config.schema import CatalogueModel
 from cortexd.dialects.upper_bound import ModelLimits
-from cortexd.fleet.catalogue import entry
 
 if TYPE_CHECKING:
-    from cortexd.config.schema import Catalogue, Limit
+    from cortexd.config.schema import CatalogueModel, Limit
     from cortexd.fleet.reports import ModelId
     from cortexd.fleet.view import FleetView
 
 
-def limits_of(model: ModelId, catalogue: Catalogue, view: FleetView) -> ModelLimits | None:
+def limits_of(
+    model: ModelId, written: CatalogueModel | None, view: FleetView
+) -> ModelLimits | None:
     """Merge all that is known; None when neither the catalogue nor a neuron knows the model.
 
-    Neurons that are unhealthy count too: they may be back by the time a request is routed. Of
-    several contexts the smallest and the largest are kept, of several output limits the smallest.
+    `written`: what the catalogue says of it; None: nothing. Neurons that are unhealthy count too:
+    they may be back by the time a request is routed. Of several contexts the smallest and the
+    largest are kept, of several output limits the smallest.
     """
-    written = entry(catalogue, model)
     reported = [
         neuron.models[model].limit for neuron in view.neurons.values() if model in neuron.models
     ]

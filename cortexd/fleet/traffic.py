@@ -27,7 +27,7 @@ from cortexd.fleet.union import Known, ModelUnion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Set
 
-    from cortexd.config.schema import Catalogue, Config
+    from cortexd.config.schema import Catalogue, CatalogueModel, Config
     from cortexd.dialects.models import ModelEntry
     from cortexd.fleet.board import Board
     from cortexd.fleet.breaker import Verdict
@@ -80,6 +80,10 @@ class Traffic:
     def catalogue(self) -> Catalogue:
         """What the operator wrote of models, as of now."""
         return self.parts.planner.catalogue
+
+    def entry(self, model: ModelId) -> CatalogueModel | None:
+        """What the operator wrote of a model; None: nothing."""
+        return self.parts.planner.entry(model)
 
     @property
     def now_ms(self) -> int:

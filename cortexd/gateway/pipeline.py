@@ -283,7 +283,7 @@ class Gateway:
         """
         if not answers.may_use(principal, self._traffic.catalogue, model):
             return answers.model_not_allowed(asked.model)
-        limits = limits_of(model, self._traffic.catalogue, self._traffic.view)
+        limits = limits_of(model, self._traffic.entry(model), self._traffic.view)
         if limits is None:
             return answers.missing_model(asked.model, self._traffic.view)
         template_tokens = max(limits.template_tokens, self._desk.template_tokens(model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cortexd.config.schema import Catalogue, CatalogueModel, Limit, Neuron
 from cortexd.dialects.upper_bound import ModelLimits
-from cortexd.fleet.catalogue import ModelId, entry, resolve
+from cortexd.fleet.catalogue import ModelId, resolve
 from cortexd.fleet.limits import limits_of
 from cortexd.fleet.reports import ModelReport
 from cortexd.fleet.view import Answered, FleetView, Missed, before_the_first_poll, fold
@@ -22,7 +22,7 @@ WRITTEN = CatalogueModel(
     tokens_per_audio_second=6,
     tokens_per_speech_character=8,
 )
-CATALOGUE = Catalogue((CatalogueModel("z"), WRITTEN), {"small": "a", "a2": "small"})
+CATALOGUE = Catalogue((WRITTEN,), {"small": "a", "a2": "small"})
 
 
 def fleet(*limits: Limit) -> FleetView:
@@ -42,27 +42,22 @@ def test_an_alias_is_resolved_once_and_any_other_name_is_an_id() -> None:
     assert resolve(CATALOGUE, "unheard/of") == "unheard/of"
 
 
-def test_an_entry_is_found_by_its_id_alone() -> None:
-    assert entry(CATALOGUE, "a") is WRITTEN
-    assert entry(CATALOGUE, "small") is None
-
-
 def test_a_model_that_nobody_knows_has_no_limits() -> None:
-    assert limits_of(ModelId("b"), CATALOGUE, fleet(Limit(9))) is None
+    assert limits_of(ModelId("b"), None, fleet(Limit(9))) is None
 
 
 def test_the_catalogue_alone_is_enough() -> None:
-    assert limits_of(A, CATALOGUE, fleet()) == ModelLimits(8192, 8192, 2048, 7, 1, 2, 3, 4, 5, 6, 8)
+    assert limits_of(A, WRITTEN, fleet()) == ModelLimits(8192, 8192, 2048, 7, 1, 2, 3, 4, 5, 6, 8)
 
 
 def test_a_neuron_alone_is_enough() -> None:
-    assert limits_of(A, Catalogue(), fleet(Limit(4096, None, 512))) == ModelLimits(4096, 4096, 512)
-    assert limits_of(A, Catalogue(), fleet(Limit())) == ModelLimits(None, None, None)
+    assert limits_of(A, None, fleet(Limit(4096, None, 512))) == ModelLimits(4096, 4096, 512)
+    assert limits_of(A, None, fleet(Limit())) == ModelLimits(None, None, None)
 
 
 def test_of_several_statements_the_extremes_are_kept() -> None:
     view = fleet(Limit(4096, None, 4096), Limit(), Limit(32768, None, 1024))
-    merged = limits_of(A, CATALOGUE, view)
+    merged = limits_of(A, WRITTEN, view)
     assert merged == ModelLimits(4096, 32768, 1024, 7, 1, 2, 3, 4, 5, 6, 8)
 
 
@@ -71,5 +66,5 @@ def test_a_neuron_that_is_down_still_counts() -> None:
     [(name, neuron)] = fleet(Limit(4096)).neurons.items()
     for _ in range(3):
         neuron = fold(neuron, Missed("x"))
-    merged = limits_of(A, Catalogue(), FleetView({name: neuron}))
+    merged = limits_of(A, None, FleetView({name: neuron}))
     assert merged == ModelLimits(4096, 4096, None)
