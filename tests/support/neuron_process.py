@@ -27,7 +27,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     neuron = SimulatedNeuron(
         arguments.name,
-        [SimulatedModel(model_id) for model_id in arguments.model or ["sim/small"]],
+        _models(arguments),
         switches=turned(**dict(_switch(text) for text in arguments.switch)),
         admission=AdmissionLimits(max_in_flight=arguments.max_in_flight),
         served_log=arguments.served_log,
@@ -65,11 +65,20 @@ class _ServedByRequest(Served):
         super().add(request, name, prompt=prompt, completion=completion)
 
 
+def _models(arguments: argparse.Namespace) -> list[SimulatedModel]:
+    size_mb, cold = arguments.vram_mb, arguments.cold
+    resident = arguments.model or ([] if cold else ["sim/small"])
+    known = [*((id, True) for id in resident), *((id, False) for id in cold)]
+    return [SimulatedModel(id, size_mb, resident=there) for id, there in known]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default="sim")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", action="append", help="model id, resident; may be repeated")
+    parser.add_argument("--cold", action="append", default=[], help="the same, to be loaded first")
+    parser.add_argument("--vram-mb", type=int, default=1000, help="of each model")
     parser.add_argument("--served-log", help="file that the tokens really served are appended to")
     parser.add_argument("--served-by-request", action="store_true")
     parser.add_argument("--max-in-flight", type=int, default=1024)

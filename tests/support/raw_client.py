@@ -15,12 +15,18 @@ class RawClient:
         self.received = b""
 
     async def post(
-        self, body: Mapping[str, object], *, key: str = "sk-cap", path: str = "/v1/chat/completions"
+        self,
+        body: Mapping[str, object],
+        *,
+        key: str = "sk-cap",
+        path: str = "/v1/chat/completions",
+        last: bool = False,
     ) -> None:
-        """Send one request."""
+        """Send one request; `last`: the gateway is to close the connection after its answer."""
         data = json.dumps(body).encode()
+        close = "connection: close\r\n" if last else ""
         head = (
-            f"POST {path} HTTP/1.1\r\nhost: cortexd\r\nauthorization: Bearer {key}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: cortexd\r\nauthorization: Bearer {key}\r\n{close}"
             f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
         )
         await self.stream.send_all(head.encode() + data)
