@@ -35,7 +35,10 @@ log = logging.getLogger("cortexd.fleet")
 
 
 class Reports(Protocol):
-    """Who hears what came of orders."""
+    """Who hears what came of orders, and knows whether they still count."""
+
+    def is_wanted(self, order: Load) -> bool:
+        """Whether the load is under way still; one whose neuron fell silent was given up."""
 
     def load_ended(self, order: Load, failure: Failure | None, *, took_ms: int) -> None:
         """A load was answered."""
@@ -99,6 +102,8 @@ class Loader:
             if failure is not None:
                 failure = Failure(f"no room was made for it: {failure.reason}")
                 break
+            if not self._reports.is_wanted(order):
+                return  # what is left of its evictions may have come into use again
         if failure is None:
             began = trio.current_time()
             failure = await self._ask_to_load(order)

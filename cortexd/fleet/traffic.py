@@ -214,6 +214,11 @@ class Traffic:
 
     # What happens.
 
+    def is_wanted(self, order: Load) -> bool:
+        """See `loader.Reports`."""
+        load = self.parts.loads.get(order.spec.model)
+        return load is not None and load.number == order.number
+
     def load_ended(self, order: Load, failure: Failure | None, *, took_ms: int) -> None:
         """See `loader.Reports`."""
         self._outcomes.load_ended(order, failure, _now_ms(), took_ms=took_ms)

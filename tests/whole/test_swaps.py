@@ -8,6 +8,7 @@ import trio
 from cortexd.demo.hardware import Device, SimulatedModel
 from tests.support.daemon_process import DaemonProcess, serving
 from tests.support.fake_neuron import running, turned
+from tests.support.mortal_neuron import mortal_neuron
 from tests.support.watched_neuron import WatchedNeuron
 from tests.whole.cold_fleet import (
     QUICK_POLLS,
@@ -17,6 +18,7 @@ from tests.whole.cold_fleet import (
     catalogue,
     logged,
     metrics,
+    served_in_the_end,
 )
 
 pytestmark = pytest.mark.slow
@@ -138,6 +140,35 @@ async def test_a_long_stream_is_not_broken_off_for_another_model_which_is_told_s
         assert long[0].is_served
         assert neuron.robbed == []
         assert neuron.unloads == 1
+
+
+async def test_a_load_that_was_given_up_unloads_nothing_more_once_its_neuron_is_back(
+    tmp_path: Path,
+) -> None:
+    """Who waited for it was told so, and what it wanted to displace may be in use again."""
+    options = ("--vram-mb", "10000", "--model", OAK, "--model", MOSS, "--cold", FERN)
+    async with (
+        mortal_neuron(tmp_path, "beast", *options) as neuron,
+        serving(
+            tmp_path,
+            {"beast": neuron.url},
+            keys=[RICH],
+            polling={"interval_seconds": 0.2, "timeout_seconds": 0.4},
+            models_config=catalogue(tmp_path, FERN, vram_mb=22_000),
+            eviction={"min_residency_seconds": 0},
+        ) as daemon,
+    ):
+        for model in (OAK, MOSS):
+            assert (await asked(daemon, model)).is_served
+        neuron.freeze()
+        told = await asked(daemon, FERN, stream=True)
+        assert told.error_codes == ["model_load_failed"]
+        neuron.thaw()
+        await logged(daemon, "unloaded")  # the one call that was on its way
+        await served_in_the_end(daemon, MOSS)
+        assert await daemon.stop() == 0
+        [unloaded] = await logged(daemon, "unloaded")
+        assert f"model={OAK} " in unloaded
 
 
 def _sample(name: str, model: str) -> str:
