@@ -47,7 +47,7 @@ def _load(arguments: argparse.Namespace) -> int:
 
 def _expectation(lines: Sequence[ModelLine], *, model: str, neuron: str | None) -> str:
     """What is waited for, and how long that is expected to take."""
-    of_model = [line for line in lines if line.model == model]
+    of_model = [line for line in lines if line.is_called(model)]
     there = [line for line in of_model if neuron in (None, line.neuron)]
     if any(line.status == "loaded" for line in there):
         return f"{model} is loaded already."

@@ -33,7 +33,7 @@ def _unload(arguments: argparse.Namespace) -> int:
     in_flight = sum(
         line.in_flight
         for line in models(ask(arguments, "/models"))
-        if line.model == arguments.model and arguments.neuron in (None, line.neuron)
+        if line.is_called(arguments.model) and arguments.neuron in (None, line.neuron)
     )
     if in_flight:
         tell(arguments, f"waiting for what {arguments.model} has in flight: {in_flight}.")

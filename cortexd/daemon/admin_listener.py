@@ -160,16 +160,10 @@ class AdminCore:
 
     async def _pin(self, body: bytes) -> _Done:
         asked = _understood("pin", body, _Pinned)
-        return self._pinned_to(asked.model, tuple(dict.fromkeys(asked.neurons)))
+        return _lines(self._operations.pin(asked.model, tuple(dict.fromkeys(asked.neurons))))
 
     async def _unpin(self, body: bytes) -> _Done:
-        return self._pinned_to(_understood("unpin", body, _Model).model, None)
-
-    def _pinned_to(self, model: str, neurons: tuple[str, ...] | None) -> _Done:
-        not_done = self._operations.pin(model, neurons)
-        if not_done is not None:
-            return not_done
-        return Lines(models=[line for line in self._operations.models() if line.model == model])
+        return _lines(self._operations.pin(_understood("unpin", body, _Model).model, None))
 
     async def _drain(self, body: bytes) -> _Done:
         neuron = _understood("drain", body, _Neuron).neuron

@@ -28,7 +28,8 @@ class ModelLine(msgspec.Struct, frozen=True):
     known. `in_flight` and `waiting` count requests; the latter wait for the model, not the neuron.
     `idle_seconds`: since its last request ended; None while it has one, or where nothing is loaded.
     `eta_seconds`: until it can serve; of a cold model, what a load is expected to take; None: not
-    known, or no question. `note` is for people: where a cold model fits, or why nowhere.
+    known, or no question. `note` is for people: where a cold model fits, or why nowhere. `aliases`:
+    what else it is called.
     """
 
     model: str
@@ -42,6 +43,11 @@ class ModelLine(msgspec.Struct, frozen=True):
     pinned: bool = False
     eta_seconds: float | None = None
     note: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name, an id or an alias, means this model."""
+        return name == self.model or name in self.aliases
 
 
 class NeuronLine(msgspec.Struct, frozen=True):
@@ -97,8 +103,11 @@ class Operations(Protocol):
         Returns when it is gone, with the lines of the model then.
         """
 
-    def pin(self, model: str, neurons: tuple[str, ...] | None) -> NotDone | None:
-        """Pin a model to these neurons (none: nowhere); None: as the catalogue says again."""
+    def pin(self, model: str, neurons: tuple[str, ...] | None) -> list[ModelLine] | NotDone:
+        """Pin a model to these neurons (none: nowhere); None: as the catalogue says again.
+
+        The lines are those of the model then.
+        """
 
     def drain(self, neuron: str) -> NotDone | None:
         """Give a neuron no further requests and no loads; those it has go on."""

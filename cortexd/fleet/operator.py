@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cortexd.fleet.breaker import State
 from cortexd.fleet.catalogue import resolve
 from cortexd.fleet.feasibility import Reason, pinned_to, why_infeasible
@@ -50,6 +52,15 @@ class FleetOperations:
 
     def models(self) -> list[ModelLine]:
         """See `Operations`."""
+        names: dict[str, list[str]] = {}
+        for alias, model in self._traffic.catalogue.aliases.items():
+            names.setdefault(model, []).append(alias)
+        return [
+            replace(line, aliases=tuple(names[line.model])) if line.model in names else line
+            for line in self._lines()
+        ]
+
+    def _lines(self) -> list[ModelLine]:
         lines = [line for neuron in self._neurons() for line in self._on(neuron)]
         there = {line.model for line in lines}
         catalogue = self._traffic.catalogue
@@ -82,7 +93,7 @@ class FleetOperations:
             return self._of(id)
         return NotDone(f"{id} was not unloaded: {errand.failed}.", _UNLOAD_HINT)
 
-    def pin(self, model: str, neurons: tuple[str, ...] | None) -> NotDone | None:
+    def pin(self, model: str, neurons: tuple[str, ...] | None) -> list[ModelLine] | NotDone:
         """See `Operations`."""
         for neuron in neurons or ():
             unknown = self._unknown(model, neuron)
@@ -97,7 +108,7 @@ class FleetOperations:
             pins[id] = frozenset(map(NeuronName, neurons))
         planner.pins = pins
         self._traffic.changed()
-        return None
+        return self._of(id)
 
     def drain(self, neuron: str) -> NotDone | None:
         """See `Operations`."""

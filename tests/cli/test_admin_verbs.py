@@ -149,8 +149,8 @@ def test_pin_says_where_the_model_belongs_now(
 
 @pytest.mark.usefixtures("operations")
 def test_a_pinned_name_without_rows_is_no_empty_table(capsys: Captured) -> None:
-    assert main(["pin", "an-alias", "beast"]) == 0
-    assert capsys.readouterr().out == "an-alias: pinned to beast\n"
+    assert main(["pin", "org/gone", "beast"]) == 0
+    assert capsys.readouterr().out == "org/gone: pinned to beast\n"
 
 
 @pytest.mark.parametrize("flags", [[], ["beast", "--clear"], ["--nowhere", "--clear"]])
@@ -170,7 +170,8 @@ def test_pin_wants_one_of_its_three_ways(
         (["org/fern", "--neuron", "scout"], "waiting for org/fern: about 40 s."),
         (["org/oak"], "org/oak is loaded already."),
         (["org/oak", "--neuron", "scout"], "waiting for org/oak: a time that is not known yet."),
-        (["an-alias"], "waiting for an-alias: a time that is not known yet."),
+        (["tree"], "tree is loaded already."),
+        (["org/new"], "waiting for org/new: a time that is not known yet."),
     ],
 )
 @pytest.mark.usefixtures("operations")

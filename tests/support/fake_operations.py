@@ -26,7 +26,12 @@ class FakeOperations:
         self.gate = gate
         self.begun, self.ended = trio.Event(), trio.Event()
         self.lines = [
-            ModelLine("org/oak", "beast", "loaded", (0, 1), 36_000, in_flight=2, pinned=True),
+            ModelLine(
+                *("org/oak", "beast", "loaded", (0, 1), 36_000),
+                in_flight=2,
+                pinned=True,
+                aliases=("tree",),
+            ),
             ModelLine("org/fern", "", "cold", eta_seconds=40, note="can run on beast, scout"),
         ]
         self.fleet = {
@@ -67,10 +72,10 @@ class FakeOperations:
         self.ended.set()
         return self.refusal or [line]
 
-    def pin(self, model: str, neurons: tuple[str, ...] | None) -> NotDone | None:
+    def pin(self, model: str, neurons: tuple[str, ...] | None) -> list[ModelLine] | NotDone:
         """Remember it."""
         self.asked.append(("pin", model, neurons))
-        return self.refusal
+        return self.refusal or [line for line in self.lines if line.is_called(model)]
 
     def drain(self, neuron: str) -> NotDone | None:
         """Drain a neuron that there is."""

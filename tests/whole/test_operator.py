@@ -121,6 +121,34 @@ async def test_every_verb_does_on_a_running_daemon_what_it_says(tmp_path: Path) 
         assert "Is cortexd running?" in await it.refused("models")
 
 
+async def test_an_alias_is_as_good_as_the_id_in_what_a_verb_tells(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        pinned = await it.told("pin", "tree", "beast")
+        assert places(pinned["models"], OAK) == {"": "cold"}
+        first = await it.run("load", "tree")
+        assert "waiting for tree: about 12 s" in first.stderr
+        assert "tree is loaded already" in (await it.run("load", "tree")).stderr
+        it.beast.switches.gated = it.scout.switches.gated = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked, it.daemon, OAK)
+            with trio.fail_after(20):
+                while not sum(it.neurons_hit()):
+                    await trio.lowlevel.checkpoint()
+            nursery.start_soon(let_go, it)
+            said = await it.run("unload", "tree")
+        assert "waiting for what tree has in flight: 1." in said.stderr
+        assert places((await it.told("models"))["models"], OAK) == {"": "cold"}
+
+
+async def let_go(it: World) -> None:
+    """Let the request end once its model is to leave."""
+    with trio.fail_after(20):
+        while not any(line["note"] for line in (await it.told("models"))["models"]):
+            pass
+    for neuron in (it.beast, it.scout):
+        await neuron.allow(3)
+
+
 async def test_drain_can_wait_until_the_last_request_has_ended(tmp_path: Path) -> None:
     async with world(tmp_path, gated=True) as it, trio.open_nursery() as nursery:
         nursery.start_soon(asked, it.daemon, OAK)
