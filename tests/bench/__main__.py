@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench import (
+    fleet_section,
     ledger_section,
     machine,
     opening_section,
@@ -49,6 +50,7 @@ PARTS: Mapping[str, Callable[[Stage, Plan], Section]] = {
     "sqlite": sqlite_section.measure,
     "rolls": rolls_section.measure,
     "opening": opening_section.measure,
+    "fleet": fleet_section.measure,
     "requests": _requests,
     "firehose": _firehose,
     "paced": streams_section.paced,

@@ -8,6 +8,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     `seconds` is one window of load. `streams` are open at the same time in the part on memory.
     `entries` are in the journals that are opened, and one is written to for `roll_seconds`.
+    `fleets`: neurons and models of the catalogue, the smallest fleet first.
     """
 
     rounds: int
@@ -21,6 +22,7 @@ class Plan(msgspec.Struct, frozen=True):
     callers: tuple[int, ...]
     entries: int
     roll_seconds: float
+    fleets: tuple[tuple[int, int], ...]
 
 
 FULL = Plan(
@@ -35,6 +37,7 @@ FULL = Plan(
     callers=(1, 16, 64),
     entries=1_000_000,
     roll_seconds=8,
+    fleets=((1, 1), (10, 50), (50, 200)),
 )
 QUICK = Plan(
     rounds=2,
@@ -48,4 +51,5 @@ QUICK = Plan(
     callers=(16,),
     entries=50_000,
     roll_seconds=3,
+    fleets=((1, 1), (10, 50), (50, 200)),
 )

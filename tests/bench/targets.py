@@ -39,6 +39,13 @@ TARGETS = (
     Target("slow_reservations_16", "the same with a sync of 10 ms", 1000, at_least=True),
     Target("rate_to_sqlite_128", "rate, times SQLite's, 128 callers", 5, at_least=True),
     Target("open_full_seconds", "opening a large ledger, newest segment full, s", 1),
+    Target("fleet_turn_us", "a request's turn, 50 neurons and 200 models, us", 25),
+    Target("fleet_turn_growth", "the same, of that of 1 neuron and 1 model", 3),
+    Target("fleet_news_us", "news of one poll in that fleet, us", 200),
+    Target("fleet_cold_us", "deciding on a load in that fleet, us", 5_000),
+    Target("fleet_listed_after_news_us", "its list of models after a poll, us", 2_000),
+    Target("black_holes_models_p50_ms", "the same on the wire, every neuron a black hole, ms", 10),
+    Target("black_holes_models_p99_ms", "the same, 99 of 100, ms", 50),
     Target("replayed", "journal entries replayed per second", 500_000, at_least=True),
 )
 
