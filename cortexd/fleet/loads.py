@@ -28,11 +28,15 @@ SHOWN_WITHIN_MS = 30_000
 """A neuron that said "loaded" has so long to show the model in its list."""
 
 _LOOKS_MAX = 2
-"""Of the polls after that, the first may have begun before it; the second must show the model."""
+"""Of the polls after a change, the first may have begun before it; the second one counts."""
 
 
 class UnderWay:
-    """A load from its decision on. `loaded_ms`: when its neuron said that it is done."""
+    """A load from its decision on. `loaded_ms`: when its neuron said that it is done.
+
+    `looks`: polls in a row that said something else than its neuron did: before `loaded_ms`, that
+    it is there; after that, that it is not.
+    """
 
     __slots__ = ("expected_ms", "loaded_ms", "loading", "looks", "number")
 
@@ -99,13 +103,17 @@ class Loads:
             self._times.loaded(
                 loading.model, loading.neuron, took_ms=took_ms, vram_mb=loading.vram_mb
             )
-            load.loaded_ms = now_ms
+            load.loaded_ms, load.looks = now_ms, 0
         else:
             self._fail(load, failure, now_ms)
         return load
 
     def look(self, neuron: NeuronView, now_ms: int) -> list[tuple[UnderWay, Failure | None]]:
-        """Compare a new picture of a neuron with the loads there; return those that end with it."""
+        """Compare a new picture of a neuron with the loads there; return those that end with it.
+
+        An answer can be lost: many a firewall forgets a connection on which a neuron said nothing
+        for as long as a load takes. So a model that is there counts as loaded without it.
+        """
         ended: list[tuple[UnderWay, Failure | None]] = []
         for load in tuple(self._under_way.values()):
             if load.loading.neuron != neuron.name:
@@ -115,16 +123,18 @@ class Loads:
                 self._fail(load, failure, now_ms)
                 ended.append((load, failure))
                 continue
-            if load.loaded_ms is None:
-                continue
             offer = neuron.models.get(load.loading.model)
-            if offer is not None and offer.status.resident:
-                del self._under_way[load.loading.model]
-                self._backoffs.succeeded(load.loading.model, neuron.name)
+            is_there = offer is not None and offer.status.resident
+            is_new = neuron.misses == 0 and not neuron.is_stale
+            if load.loaded_ms is None:
+                load.looks = load.looks + is_new if is_there else 0
+            elif not is_there:
+                load.looks += is_new
+            is_sure = load.looks >= _LOOKS_MAX
+            if is_there and (is_sure or load.loaded_ms is not None):
+                self._succeed(load)
                 ended.append((load, None))
-                continue
-            load.looks += neuron.misses == 0
-            if load.looks >= _LOOKS_MAX:
+            elif is_sure:
                 ended.append((load, self._vanished(load, now_ms)))
         return ended
 
@@ -156,6 +166,11 @@ class Loads:
     def pause_ms(self, model: ModelId, neuron: NeuronName, now_ms: int) -> int:
         """How long a load that failed there is not tried again; 0: nothing speaks against it."""
         return self._backoffs.of(model, neuron).wait_ms(now_ms)
+
+    def _succeed(self, load: UnderWay) -> None:
+        loading = load.loading
+        del self._under_way[loading.model]
+        self._backoffs.succeeded(loading.model, loading.neuron)
 
     def _vanished(self, load: UnderWay, now_ms: int) -> Failure:
         failure = Failure("the neuron said that it had loaded it, but does not list it")

@@ -117,7 +117,7 @@ class SmallFleet:
         self._put(view, {**view.models, model: offer})
 
     def _put(self, view: NeuronView, models: dict[ModelId, ModelView]) -> None:
-        self.board.publish(msgspec.structs.replace(view, models=models))
+        self.board.publish(msgspec.structs.replace(view, models=models, is_stale=False))
 
     def _notify(self) -> None:
         self.notified += 1
