@@ -22,13 +22,13 @@ def catalogue(
     *models: str,
     vram_mb: int = 1000,
     aliases: Mapping[str, str] | None = None,
-    **sizes_mb: int,
+    others_mb: Mapping[str, int] | None = None,
 ) -> str:
     """Write a catalogue with these models, in place of the one there is; its path.
 
-    `sizes_mb`: further models, by their names under `sim/`.
+    `others_mb`: models of other sizes.
     """
-    sizes = dict.fromkeys(models, vram_mb) | {f"sim/{name}": mb for name, mb in sizes_mb.items()}
+    sizes = dict.fromkeys(models, vram_mb) | dict(others_mb or {})
     entries = [{"id": model, "vram_mb": size_mb} for model, size_mb in sizes.items()]
     return saved(directory, yaml.safe_dump({"models": entries, "aliases": dict(aliases or {})}))
 

@@ -69,7 +69,7 @@ async def world(directory: Path, **switches: object) -> AsyncIterator[World]:
             {"beast": beast.url, "scout": scout.url},
             keys=[RICH],
             polling=QUICK_POLLS,
-            models_config=catalogue(directory, OAK, FERN, aliases=ALIASES, yew=90_000),
+            models_config=catalogue(directory, OAK, FERN, aliases=ALIASES, others_mb={YEW: 90_000}),
             gateway={"admin_socket": str(directory / "admin.sock")},
         ) as daemon,
     ):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 OAK, FERN, MOSS = "sim/oak", "sim/fern", "sim/moss"
 LARGE_MB = 16_000
 CARD = (Device(0, "a card", 24_000),)
-SWAP_SECONDS, DRAIN_SECONDS, RUN_SECONDS = 0.8, 0.4, 4.5
+SWAP_SECONDS, DRAIN_SECONDS, RUN_SECONDS = 0.8, 0.4, 3.5
 
 
 def shared_card(**switches: object) -> WatchedNeuron:
