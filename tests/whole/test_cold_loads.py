@@ -134,9 +134,12 @@ async def test_who_waits_for_a_neuron_that_is_killed_is_told_once_and_the_next_t
             await one.die()
 
         nursery.start_soon(kill)
-        for answer in await asked_at_once(daemon, OAK, count=9):
-            assert answer.error_codes == ["model_load_failed"]
-        assert (await daemon.budget())["spent"] == (await daemon.budget())["reserved"] == 0
+        answers = await asked_at_once(daemon, OAK, count=9)
+        told = [answer.error_codes for answer in answers if not answer.is_served]
+        # Who came after the kill may have been served elsewhere already.
+        assert told == [["model_load_failed"]] * max(1, len(told))
+        served = [tokens.total for tokens in other.served().values()]
+        assert (await daemon.settled_budget())["spent"] == sum(served)
         assert (await asked(daemon, OAK)).is_served
         assert other.served()
         assert not one.served()
