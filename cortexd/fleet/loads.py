@@ -30,15 +30,18 @@ SHOWN_WITHIN_MS = 30_000
 _LOOKS_MAX = 2
 """Of the polls after a change, the first may have begun before it; the second one counts."""
 
+_SILENT = Failure("the neuron does not answer any more")
+_RESTARTED = Failure("the neuron has restarted meanwhile")
+_VANISHED = Failure("the neuron said that it had loaded it, but does not list it")
+
 
 class UnderWay:
     """A load from its decision on. `loaded_ms`: when its neuron said that it is done.
 
-    `looks`: polls in a row that said something else than its neuron did: before `loaded_ms`, that
-    it is there; after that, that it is not.
+    `shown`: polls in a row that showed the model; `missing`: those after `loaded_ms` that did not.
     """
 
-    __slots__ = ("expected_ms", "loaded_ms", "loading", "looks", "number")
+    __slots__ = ("expected_ms", "loaded_ms", "loading", "missing", "number", "shown")
 
     def __init__(self, number: int, loading: Loading, expected_ms: int) -> None:
         """It has just been decided."""
@@ -46,7 +49,7 @@ class UnderWay:
         self.loading = loading
         self.expected_ms = expected_ms
         self.loaded_ms: int | None = None
-        self.looks = 0
+        self.shown = self.missing = 0
 
 
 class Loads:
@@ -103,48 +106,44 @@ class Loads:
             self._times.loaded(
                 loading.model, loading.neuron, took_ms=took_ms, vram_mb=loading.vram_mb
             )
-            load.loaded_ms, load.looks = now_ms, 0
+            load.loaded_ms = now_ms
         else:
             self._fail(load, failure, now_ms)
         return load
 
-    def look(self, neuron: NeuronView, now_ms: int) -> list[tuple[UnderWay, Failure | None]]:
+    def look(
+        self, neuron: NeuronView, now_ms: int, *, restarted_ms: int | None = None
+    ) -> list[tuple[UnderWay, Failure | None]]:
         """Compare a new picture of a neuron with the loads there; return those that end with it.
 
         An answer can be lost: many a firewall forgets a connection on which a neuron said nothing
-        for as long as a load takes. So a model that is there counts as loaded without it.
+        for as long as a load takes. So a model that is there counts as loaded without it, and one
+        that is not there counts as lost if the load began before the neuron did (`restarted_ms`).
         """
         ended: list[tuple[UnderWay, Failure | None]] = []
         for load in tuple(self._under_way.values()):
             if load.loading.neuron != neuron.name:
                 continue
-            if not neuron.healthy:
-                failure = Failure("the neuron does not answer any more")
+            failure = _why_lost(load, neuron, restarted_ms)
+            if failure is not None:
                 self._fail(load, failure, now_ms)
                 ended.append((load, failure))
-                continue
-            offer = neuron.models.get(load.loading.model)
-            is_there = offer is not None and offer.status.resident
-            is_new = neuron.misses == 0 and not neuron.is_stale
-            if load.loaded_ms is None:
-                load.looks = load.looks + is_new if is_there else 0
-            elif not is_there:
-                load.looks += is_new
-            is_sure = load.looks >= _LOOKS_MAX
-            if is_there and (is_sure or load.loaded_ms is not None):
-                self._succeed(load)
+            elif _is_done(load, neuron):
+                del self._under_way[load.loading.model]
+                self._backoffs.succeeded(load.loading.model, neuron.name)
                 ended.append((load, None))
-            elif is_sure:
-                ended.append((load, self._vanished(load, now_ms)))
         return ended
 
     def take_overdue(self, now_ms: int) -> list[tuple[UnderWay, Failure | None]]:
         """The loads that were said to be done, and that no poll has shown in time."""
-        return [
-            (load, self._vanished(load, now_ms))
-            for load in tuple(self._under_way.values())
+        overdue = [
+            load
+            for load in self
             if load.loaded_ms is not None and now_ms >= load.loaded_ms + SHOWN_WITHIN_MS
         ]
+        for load in overdue:
+            self._fail(load, _VANISHED, now_ms)
+        return [(load, _VANISHED) for load in overdue]
 
     @property
     def overdue_ms(self) -> int | None:
@@ -167,17 +166,37 @@ class Loads:
         """How long a load that failed there is not tried again; 0: nothing speaks against it."""
         return self._backoffs.of(model, neuron).wait_ms(now_ms)
 
-    def _succeed(self, load: UnderWay) -> None:
-        loading = load.loading
-        del self._under_way[loading.model]
-        self._backoffs.succeeded(loading.model, loading.neuron)
-
-    def _vanished(self, load: UnderWay, now_ms: int) -> Failure:
-        failure = Failure("the neuron said that it had loaded it, but does not list it")
-        self._fail(load, failure, now_ms)
-        return failure
-
     def _fail(self, load: UnderWay, failure: Failure, now_ms: int) -> None:
         loading = load.loading
         del self._under_way[loading.model]
         self._backoffs.failed(loading.model, loading.neuron, now_ms, permanent=failure.permanent)
+
+
+def _why_lost(load: UnderWay, neuron: NeuronView, restarted_ms: int | None) -> Failure | None:
+    if not neuron.healthy:
+        return _SILENT
+    if _is_there(load, neuron):
+        return None
+    if load.loaded_ms is None:
+        is_older = restarted_ms is not None and load.loading.since_ms < restarted_ms
+        return _RESTARTED if is_older else None
+    load.missing += _is_fresh(neuron)
+    return _VANISHED if load.missing >= _LOOKS_MAX else None
+
+
+def _is_done(load: UnderWay, neuron: NeuronView) -> bool:
+    if not _is_there(load, neuron):
+        load.shown = 0
+        return False
+    load.shown += _is_fresh(neuron)
+    return load.loaded_ms is not None or load.shown >= _LOOKS_MAX
+
+
+def _is_there(load: UnderWay, neuron: NeuronView) -> bool:
+    offer = neuron.models.get(load.loading.model)
+    return offer is not None and offer.status.resident
+
+
+def _is_fresh(neuron: NeuronView) -> bool:
+    """Whether the picture comes of a poll that was answered."""
+    return neuron.misses == 0 and not neuron.is_stale

@@ -33,13 +33,13 @@ class Outcomes:
         """A neuron has a new picture on the board."""
         parts, dispatcher = self._parts, self._dispatcher
         view = parts.board.view.neurons[neuron]
-        self._notice_a_restart(view)
+        restarted_ms = self._restarted_ms(view, now_ms)
         touched = {stay.residency[1] for stay in parts.residents.on(neuron)}
         for stay in parts.residents.see(view, now_ms):
             dispatcher.begin_stay(stay)
         touched.update(view.models)
         parts.planner.heard(view)
-        for load, failure in parts.loads.look(view, now_ms):
+        for load, failure in parts.loads.look(view, now_ms, restarted_ms=restarted_ms):
             self._end_load(load, failure, now_ms)
         dispatcher.stir(touched, now_ms)
         dispatcher.stir_blocked(now_ms)
@@ -125,15 +125,17 @@ class Outcomes:
         if is_time:
             self._parts.observer.restart_advised(neuron, cycles.count(neuron))
 
-    def _notice_a_restart(self, view: NeuronView) -> None:
-        """A neuron that has been up for less time than before has lost its caches, and its memory
-        is in one piece again.
+    def _restarted_ms(self, view: NeuronView, now_ms: int) -> int | None:
+        """When a neuron has restarted, which is noticed now: it has been up for less time than it
+        was before. It has lost its caches then, and its memory is in one piece again.
         """
         if view.uptime_seconds is None:
-            return
+            return None
         before = self._uptimes_seconds.get(view.name, 0)
         self._uptimes_seconds[view.name] = view.uptime_seconds
-        if view.uptime_seconds < before:
-            self._parts.cycles.restarted(view.name)
-            self._parts.replicas.affinity.forget(view.name)
-            self._parts.observer.restarted(view.name)
+        if view.uptime_seconds >= before:
+            return None
+        self._parts.cycles.restarted(view.name)
+        self._parts.replicas.affinity.forget(view.name)
+        self._parts.observer.restarted(view.name)
+        return now_ms - round(view.uptime_seconds * 1000)

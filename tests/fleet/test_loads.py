@@ -1,10 +1,12 @@
 """When a load counts as done, and when it counts as lost: what polls show decides."""
 
+import msgspec
+
 from cortexd.config.schema import CatalogueModel, Eviction
 from cortexd.fleet.lines import Waiting
 from cortexd.fleet.orders import Failure
 from cortexd.fleet.reports import ModelId
-from cortexd.fleet.serving import Serving
+from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import NeuronName
 from tests.fleet.situations import neuron, on
 from tests.support.small_fleet import SmallFleet
@@ -98,3 +100,39 @@ def test_a_model_that_two_polls_do_not_show_was_not_loaded() -> None:
         fleet.board.publish(fleet.board.view.neurons[BEAST])
     assert OAK not in fleet.parts.loads
     assert fleet.parts.loads.pause_ms(OAK, BEAST, fleet.now_ms) > 0
+
+
+def up_for(fleet: SmallFleet, seconds: float) -> None:
+    """The neuron is polled, and says how long it has been up."""
+    view = fleet.board.view.neurons[BEAST]
+    fleet.board.publish(msgspec.structs.replace(view, uptime_seconds=seconds))
+
+
+def test_a_load_does_not_outlive_the_process_that_it_was_asked_of() -> None:
+    """Where nobody passes the reset on, a neuron that restarts between two polls leaves the call
+    for the load without an answer.
+    """
+    fleet = a_fleet()
+    up_for(fleet, 1000)
+    waiting = fleet.ask(OAK)
+    assert isinstance(waiting, Waiting)
+    fleet.only_load()
+    fleet.pass_ms(5_000)
+    up_for(fleet, 2)
+    assert isinstance(waiting.answer, Unserved)
+    assert waiting.answer.cause is Cause.LOAD_FAILED
+    assert OAK not in fleet.parts.loads
+
+
+def test_a_load_that_the_new_process_was_asked_for_goes_on_when_the_restart_is_noticed() -> None:
+    fleet = a_fleet()
+    up_for(fleet, 1000)
+    fleet.pass_ms(4_000)
+    fleet.ask(OAK)
+    fleet.only_load()
+    fleet.pass_ms(1_000)
+    up_for(fleet, 3)
+    assert OAK in fleet.parts.loads
+    fleet.pass_ms(60_000)
+    up_for(fleet, 63)
+    assert OAK in fleet.parts.loads
