@@ -15,7 +15,8 @@ load clock while none does. Every event ends in `advance`:
 
 Decisions are dear (a millisecond to tens of them), so one that would come out the same is not made
 again: events mark the lines that they matter to, and whatever only *may* matter waits until
-`DECIDE_AGAIN_MS` have passed since the last decision on that line.
+`DECIDE_AGAIN_MS` have passed since the last decision on that line. No more than
+`DECISIONS_AT_ONCE` are made without a break: the rest is due at once.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
     from cortexd.fleet.view import NeuronName
 
 DECIDE_AGAIN_MS = 250
-"""How long a decision on a line stands although something happened that may change it."""
+"""How long a decision on a line stands although something happened that may change it; longer
+where many lines wait, so that all of them together cost no more than a few.
+"""
+
+DECISIONS_AT_ONCE = 4
+"""After so many, the daemon's other tasks get their turn."""
 
 QUEUE_RETRY_MS = 5_000
 """When to come back after a queue that was full or too slow: nobody knows, so often enough."""
@@ -139,10 +145,10 @@ class Dispatcher:
 
     def stir_blocked(self, now_ms: int, *, at_once: ModelId | None = None) -> None:
         """Something may have changed for lines that wait for a load; for one it surely has."""
-        for model, line in self._lines.items():
-            if line.clock is not Clock.LOAD:
-                continue
-            due_ms = self._decided_ms.get(model, now_ms) + DECIDE_AGAIN_MS
+        blocked = [model for model, line in self._lines.items() if line.clock is Clock.LOAD]
+        stands_ms = DECIDE_AGAIN_MS * -(-len(blocked) // DECISIONS_AT_ONCE)
+        for model in blocked:
+            due_ms = self._decided_ms.get(model, now_ms) + stands_ms
             due_ms = now_ms if model == at_once else max(due_ms, now_ms)
             before_ms = self._decide_at_ms.get(model, due_ms)
             self._decide_at_ms[model] = min(before_ms, due_ms)
@@ -171,8 +177,8 @@ class Dispatcher:
     def advance(self, now_ms: int) -> None:
         """See the theory of operation. The line with the oldest request comes first."""
         self._expire(now_ms)
-        for model in sorted(self._lines, key=lambda model: (self._since_ms(model), model)):
-            if model in self._lines and self._decide_at_ms.get(model, now_ms + 1) <= now_ms:
+        for model in self._due(now_ms)[:DECISIONS_AT_ONCE]:
+            if model in self._decide_at_ms:  # a decision can be the end of other lines
                 self._decide(model, now_ms)
         errands = self._parts.errands
         if errands.wake_at_ms is not None and errands.wake_at_ms <= now_ms:
@@ -245,6 +251,10 @@ class Dispatcher:
         if eta_ms is None or eta_ms <= self._patience.plain_ms:
             return None
         return Unserved(Cause.LOADING, "it is being loaded", eta_ms)
+
+    def _due(self, now_ms: int) -> list[ModelId]:
+        due = [model for model, at_ms in self._decide_at_ms.items() if at_ms <= now_ms]
+        return sorted(due, key=lambda model: (self._since_ms(model), model))
 
     def _decide(self, model: ModelId, now_ms: int) -> None:
         line = self._lines[model]
