@@ -33,8 +33,9 @@ _ROWS = {
     "listed_after_news": "the same, after news of a poll",
 }
 _NOTES = (
-    "Neurons x models of the catalogue; each neuron has up to four loaded. Medians, one thread, no",
-    "socket. `x`: times what the smallest fleet takes.",
+    "Neurons x models of the catalogue; each neuron has up to four loaded. One thread, no socket;",
+    "medians of those two that begin with a request for a cold model, of the others the fastest of",
+    "twenty batches. `x`: times what the smallest fleet takes.",
 )
 _SOCKET_NOTES = (
     "Every neuron accepts connections and never answers. One connection at a time, kept alive.",
@@ -82,7 +83,7 @@ def _decisions(took: Sequence[Took]) -> Table:
     no_ratios = [""] * (len(took) - 1)
     shares = [f"{each.held_share:.2%}" for each in took]
     sizes_kb = [number(each.listed_bytes / 1e3) for each in took]
-    rows.append(("five models wait for cards in use: of a core", *shares, *no_ratios))
+    rows.append(("forty models wait for cards in use: of a core", *shares, *no_ratios))
     rows.append(("the list of models, kB", *sizes_kb, *no_ratios))
     sizes = [each.size for each in took]
     columns = ("", *(f"{size} us" for size in sizes), *(f"{size} x" for size in sizes[1:]))

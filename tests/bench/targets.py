@@ -43,6 +43,7 @@ TARGETS = (
     Target("fleet_turn_growth", "the same, of that of 1 neuron and 1 model", 3),
     Target("fleet_news_us", "news of one poll in that fleet, us", 200),
     Target("fleet_cold_us", "deciding on a load in that fleet, us", 5_000),
+    Target("fleet_held_share", "forty models that wait there for cards in use, of a core", 0.3),
     Target("fleet_listed_after_news_us", "its list of models after a poll, us", 2_000),
     Target("black_holes_models_p50_ms", "the same on the wire, every neuron a black hole, ms", 10),
     Target("black_holes_models_p99_ms", "the same, 99 of 100, ms", 50),
