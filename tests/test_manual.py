@@ -582,9 +582,14 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     assert "(cortexd/manual/index.md)" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("number", range(1, len(DECISIONS) + 1))
-def test_a_decision_says_what_it_was_and_when_it_was_wrong(number: int) -> None:
-    decision = DECISIONS[number - 1]
+def test_no_two_decisions_have_one_number() -> None:
+    numbers = [decision.name[:4] for decision in DECISIONS]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda decision: decision.name)
+def test_a_decision_says_what_it_was_and_when_it_was_wrong(decision: Path) -> None:
+    number = int(decision.name.partition("-")[0])
     assert decision.name.startswith(f"{number:04d}-")
     text = decision.read_text()
     assert text.startswith(f"# {number}. ")
