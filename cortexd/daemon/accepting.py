@@ -29,6 +29,8 @@ async def accept(
     listener: Listener,
     serve: Callable[[Accepted], Awaitable[None]],
     connections: trio.Nursery,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept until cancelled, and close the listener then; each connection becomes a task.
 
@@ -39,12 +41,14 @@ async def accept(
         async def secured(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await serve(stream)
 
+        task_status.started()
         await trio.serve_listeners(secured, [listener], handler_nursery=connections)
     else:
         async with listener:
             # Its own way to accept always ends the turn; another descriptor of it does not.
             with socket.socket(fileno=os.dup(listener.socket.fileno())) as own:
                 own.setblocking(False)
+                task_status.started()
                 while True:
                     await trio.lowlevel.wait_readable(own)
                     await _accept_a_few(own, serve, connections)

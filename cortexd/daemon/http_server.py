@@ -86,7 +86,7 @@ async def serve(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
-                accepting.start_soon(
+                await accepting.start(
                     accept, listener, server.connection, connections, name="accept connections"
                 )
             task_status.started()

@@ -461,6 +461,7 @@ async def test_too_much_sent_ahead_of_an_answer_ends_the_connection(
             await server.core.ended.wait()
 
 
+@pytest.mark.slow
 @fast_only("a client that never reads pins its request, and the shutdown, for ever")
 @transports
 async def test_a_client_that_never_reads_is_cut_off_and_its_request_ends(
@@ -510,6 +511,7 @@ async def test_a_client_that_reads_slowly_gets_everything(face: FaceName, tmp_pa
     assert bytes(received).partition(HEAD_END)[2] == body
 
 
+@pytest.mark.slow
 @fast_only("has no clock for heads")
 @transports
 @pytest.mark.parametrize("first", [b"", GET])
@@ -525,6 +527,7 @@ async def test_a_head_that_dribbles_in_is_cut_off(
         assert await peer.is_closed()
 
 
+@pytest.mark.slow
 @transports
 @both
 async def test_an_idle_connection_is_closed(

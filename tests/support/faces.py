@@ -237,11 +237,16 @@ class Certificate:
     _made: "Certificate | None" = None
 
     def __init__(self) -> None:
-        authority = trustme.CA()
-        self.issued = authority.issue_cert("127.0.0.1")
-        self.trusting = ssl.create_default_context()
-        self.trusting.set_alpn_protocols(["http/1.1"])
-        authority.configure_trust(self.trusting)
+        self._authority = trustme.CA()
+        self.issued = self._authority.issue_cert("127.0.0.1")
+        self.trusting = self.client_context("http/1.1")
+
+    def client_context(self, *protocols: str) -> ssl.SSLContext:
+        """A client's side of TLS that trusts the server, and offers these protocols."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(protocols)
+        self._authority.configure_trust(context)
+        return context
 
     @classmethod
     def shared(cls) -> "Certificate":
