@@ -224,7 +224,7 @@ class Http1Connection(Generic[AdmittedT]):
         """Send to the client, if it is still there. After a cancel it never is: half an answer
         cannot be continued.
         """
-        if self.is_gone:
+        if self.is_gone or not data:
             await trio.lowlevel.checkpoint()
             return
         is_sent = False
