@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,8 +16,20 @@ import trio.testing
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
+from cortexd.daemon.http_server import Closing, serve
+from cortexd.gateway.asgi import AsgiApp
+from cortexd.gateway.bodies import BodyRoom
+from cortexd.gateway.http1 import Http1Face, Http1Limits
 from tests.daemon.test_http_server import ATTACKS, attack
-from tests.support.faces import LIMITS, Certificate, Transport, served
+from tests.support.faces import (
+    BODY_LIMITS,
+    LIMITS,
+    Certificate,
+    PathCore,
+    Peer,
+    Transport,
+    served,
+)
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 FLOOD = b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -152,6 +165,31 @@ async def test_h2_in_the_middle_of_a_connection_is_no_request(tmp_path: Path) ->
         assert (await peer.answer()).status == 200
         assert (await peer.answer()).status == 505
         assert await peer.is_closed()
+
+
+async def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
+    core, closing = PathCore(), Closing(grace_seconds=1)
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(
+                serve,
+                AsgiApp(core, BODY_LIMITS),
+                [trio.SocketListener(listener)],
+                LIMITS,
+                closing,
+                contained=lambda: None,
+                fast=Http1Face(core, Http1Limits(16_384, 5, 5), BodyRoom(BODY_LIMITS)),
+            )
+        )
+        async with await trio.open_unix_socket(str(tmp_path / "socket")) as stream:
+            peer = Peer(stream)
+            await peer.send(GET)
+            assert (await peer.answer()).status == 200
+        closing.drain.set()
+    assert core.paths == ["/"]
 
 
 async def test_a_crowd_that_comes_at_once_is_accepted(tmp_path: Path) -> None:
