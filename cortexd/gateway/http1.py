@@ -191,7 +191,7 @@ class Http1Connection(Generic[AdmittedT]):
         return Response(
             to_head=request.method == "HEAD",
             is_http_1_0=request.is_http_1_0,
-            keep_alive=request.keep_alive and is_read and not self.is_draining,
+            keep_alive=request.keep_alive and is_read,
         )
 
     async def _read(self, request: RequestHead, body: Body) -> None:

@@ -185,7 +185,14 @@ async def test_a_connection_is_kept_for_the_next_request(
 @transports
 @both
 @pytest.mark.parametrize(
-    "header", [b"close", b"Close", b"x, close", b"keep-alive\r\nconnection: close"]
+    "header",
+    [
+        b"close",
+        b"Close",
+        b"x, close",
+        b"keep-alive\r\nconnection: close",
+        b"close\r\nconnection: keep-alive",
+    ],
 )
 async def test_a_client_that_wants_to_close_is_told_so_and_closed(
     face: FaceName, transport: Transport, header: bytes, tmp_path: Path
@@ -219,6 +226,18 @@ async def test_http_1_0_gets_no_chunks_and_is_closed(
     assert head.startswith(b"HTTP/1.1 200")
     assert b"transfer-encoding" not in head.lower()
     assert body == b"".join(PIECES)
+
+
+@transports
+@both
+@pytest.mark.parametrize("header", [b"", b"connection: keep-alive\r\n"])
+async def test_http_1_0_is_closed_after_an_answer_of_known_length_too(
+    face: FaceName, transport: Transport, header: bytes, tmp_path: Path
+) -> None:
+    async with served(face, transport, tmp_path) as server, server.peer() as peer:
+        await peer.send(b"GET / HTTP/1.0\r\n" + header + b"\r\n")
+        assert (await peer.answer()).headers["connection"] == "close"
+        assert await peer.is_closed()
 
 
 @transports

@@ -116,6 +116,15 @@ def test_a_chunked_body_is_complete_with_its_last_byte_and_not_before(length: in
     assert CHUNKS[:length].endswith(rest)
 
 
+def test_trailers_are_bounded_all_together_and_a_size_line_by_itself() -> None:
+    few, many = b"a: b\r\n" * 1000, b"a: b\r\n" * 2000
+    body = Chunked()
+    assert read(body, [b"0\r\n" + few + b"\r\n" + REST]) == (b"", REST)
+    for too_much in (b"0\r\n" + many + b"\r\n", b"0\r\na: " + b"b" * 9000, b"5;" + b"a" * 300):
+        with pytest.raises(BadRequest, match="too large"):
+            read(Chunked(), [too_much])
+
+
 @given(st.lists(st.binary(max_size=10), max_size=10), st.binary(max_size=30))
 def test_a_sized_body_takes_its_bytes_and_no_more(pieces: list[bytes], rest: bytes) -> None:
     whole = b"".join(pieces)
