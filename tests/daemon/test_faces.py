@@ -584,6 +584,18 @@ async def test_a_drain_ends_idle_connections_now_and_busy_ones_after_their_answe
     assert server.core.paths == ["/", "/echo"]
 
 
+@fast_only("does the same, but bytes behind where it closes can end the whole server")
+@transports
+async def test_nothing_follows_an_answer_that_its_core_left_unfinished(
+    face: FaceName, transport: Transport, tmp_path: Path
+) -> None:
+    async with served(face, transport, tmp_path) as server, server.peer() as peer:
+        await peer.send(b"GET /unfinished HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        received = await peer.rest()
+    assert received.endswith(b"4\r\nhalf\r\n")
+    assert server.core.paths == ["/unfinished"]
+
+
 @fast_only("does not count what it contains")
 @transports
 async def test_an_answer_that_breaks_is_not_taken_for_a_whole_one(

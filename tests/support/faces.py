@@ -93,6 +93,9 @@ class PathCore:
             case "/empty" | "/unchanged":
                 await client.start(204 if path == "/empty" else 304, ())
                 await client.finish()
+            case "/unfinished":
+                await client.start(200, ())
+                await client.write(b"half")
             case "/broken":
                 await client.start(200, ((b"content-length", b"10"),))
                 await client.write(b"half")
