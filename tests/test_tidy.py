@@ -68,12 +68,14 @@ IO_MODULES = {
     "cortexd/gateway/out.py",
     "cortexd/gateway/progress.py",
     "cortexd/gateway/asgi.py",
+    "cortexd/gateway/http1.py",
+    "cortexd/gateway/http1_wire.py",
 }
 
 #: Library -> the files it may be imported in, so that replacing one is one file.
 DOORS = {
     "httpx": {"cortexd/fleet/neuron.py", "cortexd/fleet/pool.py"},
-    "hypercorn": {"cortexd/daemon/http_server.py"},
+    "hypercorn": {"cortexd/daemon/hypercorn_connection.py"},
     "yaml": {"cortexd/config/document.py"},
     "prometheus_client": {
         "cortexd/metrics/instruments.py",
@@ -101,6 +103,7 @@ BROAD_EXCEPT = {
 NURSERIES = {
     "cortexd/daemon/run.py",  # the daemon's
     "cortexd/daemon/http_server.py",  # the connections'
+    "cortexd/daemon/hypercorn_connection.py",  # one connection's reading and its protocol
     "cortexd/fleet/traffic.py",  # loads and unloads, whoever waits for them
     "cortexd/gateway/relay.py",  # the hang-up watcher and the heartbeat of one request
     "cortexd/demo/neuron.py",  # a simulated neuron is a whole server

@@ -17,7 +17,8 @@ from cortexd.daemon.logs import quoted
 from cortexd.daemon.sockets import open_admin_socket
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.fleet.operations import Lines, ModelLine, NotDone, Operations
-from cortexd.gateway.asgi import AsgiApp, BodyLimits
+from cortexd.gateway.asgi import AsgiApp
+from cortexd.gateway.bodies import BodyLimits
 from cortexd.gateway.exchange import Client, Head, Incoming
 
 log = logging.getLogger("cortexd.admin")

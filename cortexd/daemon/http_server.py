@@ -1,55 +1,33 @@
-"""Hypercorn, guarded: the one door to it.
+"""Connections, guarded: who speaks on each, how many there are, and how they end.
 
-Serves an ASGI application on listening sockets. Stock Hypercorn 0.18 on Trio has two faults that a
-gateway with budgets cannot have: an exception in one connection (which a client can cause with a
-few stray bytes) ends the whole server, and a client that never reads pins its request and the
-shutdown for ever. Here every connection is contained, every send has a deadline, heads must arrive
-in time, and connections are counted.
+Serves a core on listening sockets: HTTP/1.1 by the fast face where there is one, HTTP/2 (by ALPN,
+or where a client begins with it) by Hypercorn. Whatever happens in one connection stays in it and
+is counted. Refuses to know what is asked and answered.
 """
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import cast
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import h11
-import msgspec
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import (
-    AppWrapper,
-    ASGIFramework,
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    ASGISendEvent,
-    ConnectionState,
-    Scope,
+
+from cortexd.daemon.accepting import Accepted, Listener, accept
+from cortexd.daemon.hypercorn_connection import (
+    AsgiApplication,
+    Hypercorn,
+    HypercornConnection,
+    Stream,
 )
+from cortexd.daemon.server_limits import HANDSHAKE_SECONDS, ServerLimits
+from cortexd.gateway.http1_wire import PlainWire, TlsWire, Wire
+
+__all__ = ["Closing", "Listener", "ServerLimits", "leaves", "serve"]
 
 log = logging.getLogger("cortexd.http")
 
-AsgiApplication = Callable[
-    [
-        Mapping[str, object],
-        Callable[[], Awaitable[Mapping[str, object]]],
-        Callable[[Mapping[str, object]], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
-
-_HANDSHAKE_SECONDS = 10
 _TURN_AWAY_SECONDS = 1
-_CLOSE_SECONDS = 1
-_UNSENT_BYTES_MAX = 262_144  # of an HTTP/2 stream, beyond which its sender waits
-_READS_AHEAD = 4  # reads of up to 64 KiB that wait for the protocol
 _TURNED_AWAY_BODY = (
     b'{"error":{"message":"Too many connections; try again in a moment.",'
     b'"type":"api_error","param":null,"code":"overloaded"}}'
@@ -58,16 +36,6 @@ _TURNED_AWAY = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 ) % (len(_TURNED_AWAY_BODY), _TURNED_AWAY_BODY)
-
-
-class ServerLimits(msgspec.Struct, frozen=True):
-    """What one listener grants its clients. Seconds and bytes."""
-
-    connections_max: int
-    head_bytes_max: int
-    head_seconds: float
-    idle_seconds: float
-    send_stall_seconds: float
 
 
 class Closing:
@@ -82,6 +50,23 @@ class Closing:
         self.hurry = trio.Event()
 
 
+class Conversation(Protocol):
+    """One connection of the fast face."""
+
+    async def run(self) -> bytes:
+        """Serve it to its end; or return what has come of it, when it is HTTP/2 after all."""
+
+    def drain(self) -> None:
+        """Let it go now if it is idle, or after its answer."""
+
+
+class Face(Protocol):
+    """The fast face, as far as this module has to know it."""
+
+    def connection(self, wire: Wire) -> Conversation:
+        """A connection that has just been accepted."""
+
+
 async def serve(
     app: AsgiApplication,
     listeners: Sequence[Listener],
@@ -89,19 +74,21 @@ async def serve(
     closing: Closing,
     *,
     contained: Callable[[], None],
+    fast: Face | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `closing`; returns when the last connection has ended.
 
-    `contained` is called for every connection that ended in an exception which stock Hypercorn
-    would have died of.
+    HTTP/1.1 is served by the `fast` face, or by `app` without one; HTTP/2 always by `app`.
+    `contained` is called for every connection that ended in an exception.
     """
-    server = _Server(app, limits, contained)
+    server = _Server(Hypercorn(app, limits), fast, limits, contained)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            await accepting.start(
-                _accept, server.connection, listeners, connections, name="accept connections"
-            )
+            for listener in listeners:
+                await accepting.start(
+                    accept, listener, server.connection, connections, name="accept connections"
+                )
             task_status.started()
             await closing.drain.wait()
             accepting.cancel_scope.cancel(reason="draining")
@@ -109,241 +96,134 @@ async def serve(
         connections.cancel_scope.cancel(reason="grace is over")
 
 
-async def _accept(
-    connection: Callable[[Stream], Awaitable[None]],
-    listeners: Sequence[Listener],
-    connections: trio.Nursery,
-    *,
-    task_status: trio.TaskStatus[list[Listener]],
-) -> None:
-    await trio.serve_listeners(
-        connection, list(listeners), handler_nursery=connections, task_status=task_status
-    )
-
-
 class _Server:
     """What the connections of one listener share."""
 
     def __init__(
-        self, app: AsgiApplication, limits: ServerLimits, contained: Callable[[], None]
+        self,
+        hypercorn: Hypercorn,
+        fast: Face | None,
+        limits: ServerLimits,
+        contained: Callable[[], None],
     ) -> None:
-        self.app = ASGIWrapper(cast("ASGIFramework", app))
-        self.config = _hypercorn_config(limits)
-        self.context = WorkerContext(None)
+        self.hypercorn = hypercorn
+        self.fast = fast
         self.limits = limits
         self.contained = contained
-        self.live: set[_Connection] = set()
+        self.live: set[_Guarded] = set()
         self.ended = trio.Event()
+        self.is_draining = False
 
-    async def connection(self, stream: Stream) -> None:
+    async def connection(self, accepted: Accepted) -> None:
         """Serve one accepted connection; nothing that happens in it leaves it."""
         if len(self.live) >= self.limits.connections_max:
-            await _turn_away(stream)
+            await _turn_away(accepted)
             return
-        connection = _Connection(self, stream)
-        self.live.add(connection)
+        guarded = _Guarded(self, accepted)
+        self.live.add(guarded)
         try:
-            await connection.run()
+            await guarded.run()
         except* Exception as faults:
             self.contained()
             kinds = sorted({type(fault).__name__ for fault in leaves(faults)})
             log.warning("event=connection_contained faults=%s", ",".join(kinds))
         finally:
-            self.live.discard(connection)
-            await trio.aclose_forcefully(stream)
+            self.live.discard(guarded)
+            guarded.close()
             if not self.live:
                 self.ended.set()
 
     async def drain(self, closing: Closing) -> None:
         """Let idle connections go now and busy ones within the grace; then break off the rest."""
-        await self.context.terminated.set()
+        self.is_draining = True
+        await self.hypercorn.drain()
         self.ended = trio.Event()
+        for guarded in self.live:
+            guarded.drain()
         if self.live:
             with trio.move_on_after(closing.grace_seconds):
                 async with trio.open_nursery() as waiting:
                     waiting.start_soon(_wait_then_cancel, closing.hurry, waiting, name="hurry")
                     await self.ended.wait()
                     waiting.cancel_scope.cancel(reason="all connections ended")
-        for connection in self.live:
-            connection.break_off()
+        for guarded in self.live:
+            guarded.break_off()
 
 
-class _Connection(TCPServer):
-    """Hypercorn's connection with deadlines on what it waits for."""
+class _Guarded:
+    """One accepted connection, from finding out who speaks on it to its end."""
 
-    def __init__(self, server: _Server, stream: Stream) -> None:
-        super().__init__(
-            _with_deadline(server.app, self),
-            server.config,
-            server.context,
-            ConnectionState({}),
-            cast("trio.SSLStream[trio.SocketStream]", stream),
-        )
-        self.limits = server.limits
-        self._sending: trio.CancelScope | None = None
-        self._waiting_for_head = True
-        self._patience_seconds = server.limits.head_seconds
-        self._broken_off = False
-        self._client_is_gone = False
-        self._at_work = trio.Lock()
-        self._leaves = False
+    def __init__(self, server: _Server, accepted: Accepted) -> None:
+        self._server = server
+        self._accepted = accepted
+        self._conversation: Conversation | None = None
+        self._hypercorn: HypercornConnection | None = None
+
+    async def run(self) -> None:
+        server, accepted = self._server, self._accepted
+        if server.fast is None:
+            await self._run_hypercorn(_stream(accepted))
+            return
+        stall_seconds = server.limits.send_stall_seconds
+        if isinstance(accepted, socket.socket):
+            wire: Wire = PlainWire(accepted, stall_seconds=stall_seconds)
+        else:
+            if not await _shake_hands(accepted):
+                return
+            if accepted.selected_alpn_protocol() == "h2":
+                await self._run_hypercorn(accepted)
+                return
+            wire = TlsWire(accepted, stall_seconds=stall_seconds)
+        self._conversation = server.fast.connection(wire)
+        if server.is_draining:
+            self._conversation.drain()
+        already_read = await self._conversation.run()
+        if already_read:
+            await self._run_hypercorn(_stream(accepted), already_read)
+
+    async def _run_hypercorn(self, stream: Stream, already_read: bytes = b"") -> None:
+        self._hypercorn = self._server.hypercorn.connection(stream, already_read)
+        await self._hypercorn.run()
+
+    def drain(self) -> None:
+        if self._conversation is not None:
+            self._conversation.drain()
 
     def break_off(self) -> None:
-        """End a send that is under way, and all later ones at once."""
-        self._broken_off = True
-        if self._sending is not None:
-            self._sending.cancel(reason="the server stops")
+        """End what a cancel would not."""
+        if self._hypercorn is not None:
+            self._hypercorn.break_off()
 
-    async def protocol_send(self, event: Event) -> None:
-        """Send with a deadline, shielded: half a frame would corrupt the streams beside it."""
-        if isinstance(event, RawData):
-            if event.data and not await self._send_in_time(event.data):
-                await self.protocol.handle(Closed())
-            return
-        if isinstance(event, Updated):
-            if self._client_is_gone:
-                return
-            self._waiting_for_head = event.idle
-            limits = self.limits
-            self._patience_seconds = (
-                limits.head_seconds if self._has_half_a_head() else limits.idle_seconds
-            )
-        await super().protocol_send(event)
+    def close(self) -> None:
+        """Close the socket at once; it may be closed already."""
+        accepted = self._accepted
+        if isinstance(accepted, trio.SSLStream):
+            accepted.transport_stream.socket.close()
+        elif accepted.fileno() >= 0:
+            trio.lowlevel.notify_closing(accepted)
+            accepted.close()
 
-    def _has_half_a_head(self) -> bool:
-        """Whether the next request began to arrive before the last one was answered."""
-        protocol = self.protocol.protocol
-        return isinstance(protocol, H11Protocol) and bool(protocol.connection.trailing_data[0])
 
-    async def _send_in_time(self, data: bytes) -> bool:
-        """True when sent; otherwise the connection is closed and False is returned."""
-        async with self.send_lock:
-            seconds = 0.0 if self._broken_off else self.limits.send_stall_seconds
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
-                self._sending = scope
-                try:
-                    await self.stream.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                    return False
-                finally:
-                    self._sending = None
-            if scope.cancelled_caught:
-                await trio.aclose_forcefully(self.stream)
-                return False
+def _stream(accepted: Accepted) -> Stream:
+    """What Hypercorn wants of a connection."""
+    if isinstance(accepted, socket.socket):
+        return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+    return accepted
+
+
+async def _shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> bool:
+    with trio.move_on_after(HANDSHAKE_SECONDS):
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError:
+            return False
         return True
-
-    async def _read_data(self) -> None:
-        """Read in one task and have the protocol work in another, so that a hang-up is always seen.
-
-        The stock class does both in one, and stops reading while bytes that came after a request
-        wait for its answer: their sender could leave unnoticed.
-        """
-        unread, arrived = trio.open_memory_channel[bytes](_READS_AHEAD)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._work_on, arrived, name="protocol")
-            await self._receive(unread)
-            nursery.cancel_scope.cancel(reason="the client is gone")
-        # Only now: a request that was just being begun would miss its disconnect.
-        self._client_is_gone = True
-        await self.protocol.handle(Closed())
-        await self.idle_task.stop()  # or it would keep the place of a closed connection
-
-    async def _receive(self, unread: trio.MemorySendChannel[bytes]) -> None:
-        """Read until the client has gone, or has sent too much ahead of its answer."""
-        while True:
-            try:
-                data = bytes(await self.stream.receive_some(MAX_RECV))
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                return
-            if not data:
-                return
-            try:
-                unread.send_nowait(data)
-            except trio.WouldBlock:
-                if self._awaits_an_answer():
-                    return
-                await unread.send(data)
-
-    async def _work_on(self, arrived: trio.MemoryReceiveChannel[bytes]) -> None:
-        """Hand what arrived to the protocol; the first bytes of a head start its clock."""
-        async for data in arrived:
-            head_seconds = self.limits.head_seconds
-            if self._waiting_for_head and self._patience_seconds != head_seconds:
-                self._patience_seconds = head_seconds
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
-            async with self._at_work:
-                if self._leaves:
-                    return
-                await self.protocol.handle(RawData(data))
-
-    async def wait_for_window(self) -> None:
-        """Wait until no stream of an HTTP/2 connection holds more than a little unsent data."""
-        protocol = self.protocol.protocol
-        if isinstance(protocol, H2Protocol):
-            for buffer in tuple(protocol.stream_buffers.values()):
-                if len(buffer.buffer) > _UNSENT_BYTES_MAX:
-                    await buffer.drain()
-
-    def _awaits_an_answer(self) -> bool:
-        """Whether the request has been read to its end, so that more bytes are the next one's."""
-        protocol = self.protocol.protocol
-        return isinstance(protocol, H11Protocol) and protocol.connection.their_state is h11.DONE
-
-    async def _idle_timeout(self) -> None:
-        with trio.move_on_after(self._patience_seconds):
-            await self.context.terminated.wait()
-        # A request that begins in this very moment ends this task here, as the connection is not
-        # idle any more. None can begin from here on, since nobody would hear its answer.
-        async with self._at_work:
-            self._leaves = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
-            await self._initiate_server_close()
-
-    async def _close(self) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
-            await super()._close()
+    return False
 
 
-def _with_deadline(app: AppWrapper, connection: _Connection) -> AppWrapper:
-    """The application, whose HTTP/2 sends end when the client grants no window for too long.
-
-    Over HTTP/1.1 each send is a write to the socket, which has its own deadline. Over HTTP/2 it
-    only fills a buffer, whose own back-pressure gives way as soon as the window is used up.
-    """
-
-    async def call(
-        scope: Scope,
-        receive: ASGIReceiveCallable,
-        send: ASGISendCallable,
-        sync_spawn: Callable[..., object],
-        call_soon: Callable[..., object],
-    ) -> None:
-        async def send_in_time(message: ASGISendEvent) -> None:
-            with trio.move_on_after(connection.limits.send_stall_seconds) as patience:
-                await send(message)
-                await connection.wait_for_window()
-            if patience.cancelled_caught:
-                await trio.aclose_forcefully(connection.stream)
-
-        is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
-        await app(scope, receive, send_in_time if is_http2 else send, sync_spawn, call_soon)
-
-    return call
-
-
-def _hypercorn_config(limits: ServerLimits) -> Config:
-    config = Config()
-    config.errorlog = logging.getLogger("cortexd.http")
-    config.include_server_header = False
-    config.h11_max_incomplete_size = limits.head_bytes_max
-    config.h2_max_header_list_size = limits.head_bytes_max
-    config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
-    config.keep_alive_max_requests = 1_000_000_000
-    return config
-
-
-async def _turn_away(stream: Stream) -> None:
+async def _turn_away(accepted: Accepted) -> None:
     """One connection too many: say so where that can be said in plain bytes, and close."""
+    stream = _stream(accepted)
     if isinstance(stream, trio.SocketStream):
         with trio.move_on_after(_TURN_AWAY_SECONDS):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

@@ -42,8 +42,10 @@ from cortexd.fleet.operator import FleetOperations
 from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
-from cortexd.gateway.asgi import AsgiApp, BodyLimits
+from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.auth import Keyring, caps_of
+from cortexd.gateway.bodies import BodyLimits, BodyRoom
+from cortexd.gateway.http1 import Http1Face, Http1Limits
 from cortexd.gateway.pipeline import Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
@@ -259,12 +261,15 @@ async def _serve_gateway(
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Serve until drained, then say so."""
+    limits, room = _server_limits(config), BodyRoom(_body_limits(config))
+    fast = Http1Limits(limits.head_bytes_max, limits.head_seconds, limits.idle_seconds)
     await serve(
-        AsgiApp(gateway, _body_limits(config)),
+        AsgiApp(gateway, room),
         [listener],
-        _server_limits(config),
+        limits,
         closing,
         contained=contained,
+        fast=Http1Face(gateway, fast, room),
         task_status=task_status,
     )
     ended.set()

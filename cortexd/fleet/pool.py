@@ -43,8 +43,8 @@ __all__ = [
     "PoolTransport",
 ]
 
-IDLE_LINKS_MAX = 32
-"""Idle connections kept per origin."""
+IDLE_LINKS_MAX = 256
+"""Idle connections kept per origin. With more requests at once than that, some connect anew."""
 
 _JOINED_BYTES_MAX = 65_536  # up to here one copy is cheaper than a second write
 _SHUTDOWN_REASON = "the pool is closed"

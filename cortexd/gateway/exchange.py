@@ -1,15 +1,18 @@
 """One exchange with a client, as the core sees it: what came in, and where the answer goes.
 
-The core knows no server. A face (`asgi.py` today) turns its server's ways into these three shapes:
-`Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
+The core knows no server. A face (`asgi.py`, `http1.py`) turns its server's ways into these three
+shapes: `Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
+from cortexd.dialects.refusals import Refusal
+
 Headers = tuple[tuple[bytes, bytes], ...]
+AdmittedT = TypeVar("AdmittedT")
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -46,6 +49,19 @@ class Client(Protocol):
 
     async def gone(self) -> None:
         """Return once the client has hung up; never otherwise."""
+
+
+class Core(Protocol[AdmittedT]):
+    """What a face needs of a core: judge a head, then answer the whole request."""
+
+    def admit(self, head: Head) -> AdmittedT | Refusal:
+        """Judge by the head alone."""
+
+    async def refuse(self, refusal: Refusal, head: Head, client: Client) -> None:
+        """Answer a request that is refused before its body was kept."""
+
+    async def serve(self, admitted: AdmittedT, incoming: Incoming, client: Client) -> None:
+        """Answer a whole request."""
 
 
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

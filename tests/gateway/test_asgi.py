@@ -99,7 +99,7 @@ async def test_a_declared_length_over_the_limit_is_refused_and_nothing_is_kept()
     app = AsgiApp(core, LIMITS)
     await peer.ask(app)
     assert peer.status == 413
-    assert app._bytes_kept == 0
+    assert app.room.bytes_kept == 0
 
 
 async def test_an_endless_body_is_not_read_to_the_end() -> None:

@@ -1,0 +1,179 @@
+"""One connection of the fast face, over a wire that does exactly what the test says.
+
+What clients see over real sockets is in tests/daemon/test_faces.py; here is what depends on how
+bytes happen to be cut, and on clocks.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from cortexd.gateway.bodies import BodyLimits, BodyRoom
+from cortexd.gateway.http1 import AHEAD_BYTES_MAX, Http1Connection, Http1Face, Http1Limits
+from tests.support.faces import PathCore
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+LIMITS = Http1Limits(head_bytes_max=1000, head_seconds=10, idle_seconds=70)
+BODIES = BodyLimits(body_bytes_max=1000, bodies_bytes_max=1500, body_seconds=60)
+
+
+class ScriptedWire:
+    """A connection that gives one piece for each receive, after so many seconds, then silence."""
+
+    def __init__(self, *script: bytes | float, takes: Callable[[], bool] = lambda: True) -> None:
+        self._script = list(script)
+        self._takes = takes
+        self.sent = b""
+        self.closed_after: float | None = None
+        self.lingered = False
+
+    async def receive(self) -> bytes:
+        """The next piece."""
+        while self._script:
+            step = self._script.pop(0)
+            if isinstance(step, bytes):
+                await trio.lowlevel.checkpoint()
+                return step
+            await trio.lowlevel.checkpoint()
+            with trio.move_on_after(step):
+                await trio.sleep_forever()
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def send(self, data: bytes) -> bool:
+        """Keep what is sent."""
+        self.sent += data
+        return self._takes()
+
+    def break_off(self) -> None:
+        """Note the time."""
+        if self.closed_after is None:
+            self.closed_after = trio.current_time()
+
+    async def close(self, *, unread: bool) -> None:
+        """Note the time."""
+        self.lingered = unread
+        self.break_off()
+
+
+async def run(wire: ScriptedWire, core: PathCore | None = None) -> PathCore:
+    """Serve the connection to its end."""
+    core = core or PathCore()
+    await connection(wire, core).run()
+    return core
+
+
+def connection(wire: ScriptedWire, core: PathCore) -> Http1Connection[str]:
+    return Http1Face(core, LIMITS, BodyRoom(BODIES)).connection(wire)
+
+
+def statuses(wire: ScriptedWire) -> list[bytes]:
+    """The statuses of all answers."""
+    return [line.split(b" ")[1] for line in wire.sent.split(b"\r\n") if line.startswith(b"HTTP/")]
+
+
+async def test_one_empty_line_before_a_request_is_skipped_and_no_more_however_they_come() -> None:
+    for pieces in ([b"\r\n" + GET], [b"\r", b"\n", GET], [b"\r\n", GET]):
+        wire = ScriptedWire(*pieces, b"")
+        await run(wire)
+        assert statuses(wire) == [b"200"]
+    for pieces in ([b"\r\n\r\n" + GET], [b"\r\n", b"\r\n", GET], [b"\r\n", b"\r", b"\n" + GET]):
+        wire = ScriptedWire(*pieces, b"")
+        core = await run(wire)
+        assert statuses(wire) == [b"400"]
+        assert core.asked == []
+
+
+async def test_a_head_is_refused_as_soon_as_it_is_too_large() -> None:
+    wire = ScriptedWire(b"GET / HTTP/1.1\r\nx: ", b"y" * 2000)
+    await run(wire)
+    assert statuses(wire) == [b"431"]
+    assert wire.lingered
+
+
+@pytest.mark.parametrize("too_much", [0, 1])
+async def test_the_limit_of_a_head_is_exact(too_much: int) -> None:
+    fixed = len(b"GET / HTTP/1.1\r\nhost: x\r\ny: \r\n\r\n")
+    head = b"GET / HTTP/1.1\r\nhost: x\r\ny: %b\r\n\r\n" % (b"z" * (1000 - fixed + too_much))
+    wire = ScriptedWire(head, b"")
+    await run(wire)
+    assert statuses(wire) == [b"431" if too_much else b"200"]
+
+
+async def test_each_wait_has_its_own_clock(autojump_clock: trio.testing.MockClock) -> None:
+    """A first head, a later one from its first byte, and the time without any."""
+    for script, closed_after in (
+        ([], 10),
+        ([9.0, b"GET"], 10),
+        ([9.0, b"\r\n"], 10),
+        ([GET], 70),
+        ([GET, 60.0, GET], 130),
+        ([GET, 50.0, b"GET", 9.0, b" "], 60),
+        ([GET + b"GET", 9.0, b" "], 10),
+    ):
+        wire = ScriptedWire(*script)
+        began = trio.current_time()
+        await run(wire)
+        assert wire.closed_after == pytest.approx(began + closed_after)
+
+
+async def test_a_request_has_no_clock_while_the_core_works(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    wire = ScriptedWire(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n", 1000.0, b"")
+    await run(wire)
+    assert wire.closed_after == pytest.approx(1000)
+
+
+async def test_what_comes_ahead_is_kept_up_to_the_bound() -> None:
+    for size, script in ((AHEAD_BYTES_MAX, [b""]), (AHEAD_BYTES_MAX + 1, list[bytes]())):
+        wire = ScriptedWire(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n", b"x" * size, *script)
+        core = await run(wire)
+        assert core.ended.is_set()
+        assert wire.sent == b""
+
+
+async def test_nothing_more_is_sent_once_a_send_has_failed() -> None:
+    wire = ScriptedWire(b"GET /pieces HTTP/1.1\r\nhost: x\r\n\r\n", GET, takes=lambda: False)
+    core = await run(wire)
+    assert wire.sent.count(b"\r\n\r\n") == 1
+    assert core.paths == ["/pieces"]
+    assert wire.closed_after is not None
+
+
+async def test_a_send_that_is_cancelled_ends_the_connection() -> None:
+    """Half an answer cannot be continued, whoever cancelled the other half."""
+
+    class Stuck(ScriptedWire):
+        async def send(self, data: bytes) -> bool:
+            await trio.sleep_forever()
+            return True
+
+    wire = Stuck()
+    conversation = connection(wire, PathCore())
+    with trio.move_on_after(0):
+        await conversation.send(b"half of it")
+    assert conversation.is_gone
+    assert wire.closed_after is not None
+
+
+async def test_a_drain_waits_for_no_head_and_lets_an_answer_end() -> None:
+    for script, wanted in (([], []), ([b"GET"], []), ([GET], [b"200"])):
+        wire, core = ScriptedWire(*script), PathCore()
+        conversation = connection(wire, core)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conversation.run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert wire.closed_after is None
+            conversation.drain()
+        assert statuses(wire) == wanted
+
+
+async def test_a_drain_before_the_first_byte_takes_no_request() -> None:
+    wire, core = ScriptedWire(GET, b""), PathCore()
+    conversation = connection(wire, core)
+    conversation.drain()
+    await conversation.run()
+    assert (core.asked, wire.sent) == ([], b"")
