@@ -58,6 +58,7 @@ class Dispatcher:
         self._decide_at_ms: dict[ModelId, int] = {}
         self._decided_ms: dict[ModelId, int] = {}
         self._idle_at_ms: int | None = None
+        self._look_at_ms: int | None = None
 
     # Requests.
 
@@ -84,7 +85,7 @@ class Dispatcher:
         hopeless = self._hopeless(wanted, line, now_ms)
         if hopeless is not None:
             line.remove(waiting, now_ms)
-            self._drop_if_empty(wanted.model)
+            self._drop_if_empty(wanted.model, now_ms)
             return self._told(wanted.model, hopeless)
         return waiting
 
@@ -94,7 +95,7 @@ class Dispatcher:
         line = self._lines.get(model)
         if waiting.answer is None and line is not None and line.remove(waiting, now_ms):
             _give_back(waiting)
-            self._drop_if_empty(model)
+            self._drop_if_empty(model, now_ms)
 
     def elsewhere(self, wanted: Wanted, tried: Set[NeuronName], now_ms: int) -> Serving | None:
         """Another replica for a request that got nothing where it was; None: none is free.
@@ -166,7 +167,7 @@ class Dispatcher:
             line.remove(waiting, now_ms)
             _give_back(waiting)
             waiting.end_with(self._told(model, answer))
-        self._drop_if_empty(model)
+        self._drop_if_empty(model, now_ms)
 
     def advance(self, now_ms: int) -> None:
         """See the theory of operation. The line with the oldest request comes first."""
@@ -182,12 +183,17 @@ class Dispatcher:
             self._idle_at_ms = planner.unload_idle(now_ms)
         cold = {model for model, line in self._lines.items() if line.clock is Clock.LOAD}
         planner.keep_drains(cold | errands.wanted())
+        self._look_at_ms = None
+        for model in self._parts.residents.take_reopened():
+            if model in self._lines:
+                self._hand_out(model, now_ms)
 
     @property
     def wake_at_ms(self) -> int | None:
         """When to `advance` although nothing happens; None: no need to."""
         times = [line.deadline_ms for line in self._lines.values()]
-        times += [*self._decide_at_ms.values(), self._idle_at_ms, self._parts.errands.wake_at_ms]
+        times += [*self._decide_at_ms.values(), self._look_at_ms, self._idle_at_ms]
+        times.append(self._parts.errands.wake_at_ms)
         return min((at_ms for at_ms in times if at_ms is not None), default=None)
 
     @property
@@ -231,6 +237,7 @@ class Dispatcher:
             return line
         need = Need(model, now_ms)
         decision = self._parts.planner.decide(need, self.waiting(), now_ms)
+        self._look_at_ms = now_ms  # it may have changed who makes room for whom
         if isinstance(decision, Unserved):
             return decision
         line = self._lines[model] = Line(self._patience, Clock.LOAD, now_ms)
@@ -289,7 +296,7 @@ class Dispatcher:
                 if waited_ms:
                     self._parts.observer.waited(model, clock, waited_ms)
             waiting.end_with(serving)
-        self._drop_if_empty(model)
+        self._drop_if_empty(model, now_ms)
 
     def _expire(self, now_ms: int) -> None:
         for model, line in tuple(self._lines.items()):
@@ -297,7 +304,7 @@ class Dispatcher:
                 _give_back(waiting)
                 answer = self._out_of_time(waiting, line.clock, limit, now_ms)
                 waiting.end_with(self._told(model, answer))
-            self._drop_if_empty(model)
+            self._drop_if_empty(model, now_ms)
 
     def _out_of_time(self, waiting: Waiting, clock: Clock, limit: Limit, now_ms: int) -> Unserved:
         seconds = round((now_ms - waiting.since_ms) / 1000)
@@ -308,12 +315,14 @@ class Dispatcher:
         cause = Cause.LOAD_CLOCK if limit is Limit.LOAD else Cause.LOADING
         return Unserved(cause, f"it was not loaded within {seconds} s", eta_ms or QUEUE_RETRY_MS)
 
-    def _drop_if_empty(self, model: ModelId) -> None:
+    def _drop_if_empty(self, model: ModelId, now_ms: int) -> None:
         line = self._lines.get(model)
         if line is not None and not line:
             del self._lines[model]
             self._decide_at_ms.pop(model, None)
             self._decided_ms.pop(model, None)
+            if line.clock is Clock.LOAD:
+                self._look_at_ms = now_ms  # whoever made room for it need not any more
 
     def _since_ms(self, model: ModelId) -> int:
         since_ms = self._lines[model].oldest_since_ms

@@ -73,13 +73,13 @@ class Drains:
         for stay in self._residents:
             if stay.residency not in chosen:
                 if stay.draining_for == model:
-                    stay.admit_again()
+                    self._residents.end_drain(stay)
                 continue
             decision = self._decide(stay, since_ms, waiting, now_ms)
             if decision.step is Step.DRAIN:
                 stay.drain(model, now_ms)
             elif decision.step is Step.SERVE:
-                stay.admit_again()
+                self._residents.end_drain(stay)
             elif decision.step is Step.RESUME:
                 stay.resumed_ms = now_ms
                 too_slow = True
@@ -93,13 +93,13 @@ class Drains:
         """Nobody drains for `model` any more."""
         for stay in self._residents:
             if stay.draining_for == model:
-                stay.admit_again()
+                self._residents.end_drain(stay)
 
     def keep(self, wanted: Set[ModelId]) -> None:
         """Only for these does anybody drain."""
         for stay in self._residents:
             if stay.draining_for is not None and stay.draining_for not in wanted:
-                stay.admit_again()
+                self._residents.end_drain(stay)
 
     def _may_yield(self, stay: Resident, model: ModelId) -> bool:
         if stay.leaving or stay.unload_until_ms is not None:

@@ -96,6 +96,7 @@ class Errands:
         """Nobody waits for it any more. What was begun goes on; what was not, does not begin."""
         if errand in self._loads:
             self._loads.remove(errand)
+            self.wake_at_ms = errand.since_ms  # at once: nobody need make room for it any more
 
     def wanted(self) -> set[ModelId]:
         """The models that somebody wants loaded."""
@@ -119,7 +120,7 @@ class Errands:
 
     def unload_failed(self, stay: Resident, why: str) -> None:
         """A model was to be gone and is not."""
-        stay.unload_until_ms = None
+        self._residents.end_unload(stay)
         for errand in [each for each in self._unloads if stay in self._stays(each)]:
             self._unloads.remove(errand)
             errand.end(why)
@@ -171,7 +172,7 @@ class Errands:
 
     def _give_up(self, errand: Errand, stays: list[Resident], in_flight: int) -> None:
         for stay in stays:
-            stay.unload_until_ms = None
+            self._residents.end_unload(stay)
         self._unloads.remove(errand)
         errand.end(f"{in_flight} of its requests did not end in {UNLOAD_PATIENCE_MS // 1000} s")
 

@@ -104,6 +104,7 @@ class Residents:
         self._by_neuron: dict[NeuronName, dict[ModelId, Resident]] = {}
         self._by_model: dict[ModelId, dict[NeuronName, Resident]] = {}
         self.draining: set[NeuronName] = set()
+        self._reopened: set[ModelId] = set()
 
     def __iter__(self) -> Iterator[Resident]:
         for stays in self._by_neuron.values():
@@ -142,6 +143,22 @@ class Residents:
                 del self._by_model[gone]
         self._by_neuron[neuron.name] = after
         return tuple(new)
+
+    def end_drain(self, stay: Resident) -> None:
+        """A stay gives way to nobody any more: those who wait for its model can have their turn."""
+        if stay.draining_since_ms is not None:
+            stay.admit_again()
+            self._reopened.add(stay.residency[1])
+
+    def end_unload(self, stay: Resident) -> None:
+        """An operator wants it gone no more, with the same consequence."""
+        stay.unload_until_ms = None
+        self._reopened.add(stay.residency[1])
+
+    def take_reopened(self) -> set[ModelId]:
+        """The models of which a stay admits again, since the last call."""
+        reopened, self._reopened = self._reopened, set()
+        return reopened
 
     @property
     def in_flight(self) -> int:

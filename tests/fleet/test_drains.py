@@ -1,0 +1,67 @@
+"""Who makes room for whom, in good time, and goes on when that is wanted no more."""
+
+from cortexd.config.schema import CatalogueModel, Eviction, Neuron
+from cortexd.fleet.orders import Load
+from cortexd.fleet.reports import ModelId
+from cortexd.fleet.serving import Cause, Serving, Unserved
+from cortexd.fleet.view import NeuronName
+from tests.fleet.situations import neuron
+from tests.support.small_fleet import SmallFleet
+
+A, B = (CatalogueModel(name, vram_mb=6_000) for name in "ab")
+N = NeuronName("n")
+RULES = Eviction(min_residency_seconds=60, max_swap_wait_seconds=30, drain_seconds=15)
+
+
+def with_a_hot_model(most: int | None = None) -> tuple[SmallFleet, Serving]:
+    """A model on the only card, with a request that has its first byte; another model is cold."""
+    limited = Neuron("n", "http://n:1", max_in_flight=most)
+    fleet = SmallFleet(neuron("n", 10_000), models=(A, B), eviction=RULES, configured=(limited,))
+    waiting = fleet.wait("a")
+    order = fleet.orders()[0]
+    assert isinstance(order, Load)
+    fleet.carry_out(order)
+    assert isinstance(waiting.answer, Serving)
+    fleet.dispatcher.first_byte(waiting.answer)
+    return fleet, waiting.answer
+
+
+def test_when_the_cold_model_is_wanted_no_more_the_hot_one_serves_at_once() -> None:
+    """Not only with the next poll: nothing else would have it look."""
+    fleet, _ = with_a_hot_model()
+    cold = fleet.wait("b")
+    fleet.pass_ms(15_000)
+    hot = fleet.wait("a")
+    fleet.leave(cold)
+    assert isinstance(hot.answer, Serving)
+
+
+def test_a_drain_that_takes_too_long_is_told_and_the_hot_model_serves_at_once() -> None:
+    fleet, _ = with_a_hot_model()
+    cold = fleet.wait("b")
+    fleet.pass_ms(15_000)
+    hot = fleet.wait("a")
+    fleet.pass_ms(15_000)
+    assert isinstance(cold.answer, Unserved)
+    assert cold.answer.cause is Cause.IN_USE
+    assert cold.answer.retry_in_ms == 15_000
+    assert isinstance(hot.answer, Serving)
+
+
+def test_an_unload_that_is_given_up_lets_those_who_wait_go_on_at_once() -> None:
+    fleet, _ = with_a_hot_model()
+    fleet.parts.errands.unload(ModelId("a"), N, fleet.now_ms, lambda: None)
+    fleet.pass_ms(0)
+    hot = fleet.wait("a")
+    fleet.pass_ms(60_000)
+    assert isinstance(hot.answer, Serving)
+
+
+def test_an_operators_load_that_is_dropped_makes_room_no_more() -> None:
+    fleet, _ = with_a_hot_model()
+    errand = fleet.parts.errands.load(ModelId("b"), N, fleet.now_ms, lambda: None)
+    fleet.pass_ms(15_000)
+    hot = fleet.wait("a")
+    fleet.parts.errands.drop(errand)
+    fleet.pass_ms(0)
+    assert isinstance(hot.answer, Serving)
