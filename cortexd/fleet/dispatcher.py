@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortexd.fleet.breaker import State
 from cortexd.fleet.lines import Clock, Limit, Line, Waiting
 from cortexd.fleet.planner import Held, Need, Ride
 from cortexd.fleet.serving import Cause, Serving, Unserved
@@ -120,6 +121,8 @@ class Dispatcher:
         state = self._parts.replicas.end(neuron, serving.ticket, verdict, now_ms)
         if state is not None:
             self._parts.observer.breaker_changed(neuron, state)
+        if self._parts.replicas.breakers.state(neuron, now_ms) is not State.CLOSED or state:
+            self.stir((other.residency[1] for other in self._parts.residents.on(neuron)), now_ms)
         model = stay.residency[1]
         if model in self._lines:
             self._hand_out(model, now_ms)
@@ -273,7 +276,7 @@ class Dispatcher:
     def _await_breakers(self, model: ModelId, now_ms: int) -> None:
         """A breaker lets the next request pass without any event."""
         retry_in_ms = self._parts.replicas.retry_in_ms(model, now_ms)
-        if retry_in_ms:
+        if retry_in_ms is not None:
             self._decide_at_ms[model] = now_ms + retry_in_ms
 
     def _note(self, model: ModelId, decision: Ride | Held, now_ms: int) -> None:
