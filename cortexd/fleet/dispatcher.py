@@ -140,6 +140,7 @@ class Dispatcher:
     def stir_all(self, now_ms: int) -> None:
         """Something is otherwise on which every decision may depend."""
         self.stir(tuple(self._lines), now_ms)
+        self._idle_at_ms = None
 
     def stir_blocked(self, now_ms: int, *, at_once: ModelId | None = None) -> None:
         """Something may have changed for lines that wait for a load; for one it surely has."""
@@ -153,6 +154,7 @@ class Dispatcher:
 
     def begin_stay(self, stay: Resident) -> None:
         """A model is there: nobody takes its place before one of those who wait got something."""
+        self._idle_at_ms = None
         line = self._lines.get(stay.residency[1])
         if line is None:
             return
@@ -183,7 +185,7 @@ class Dispatcher:
             errands.step(self.waiting(), now_ms)
         planner = self._parts.planner
         if self._idle_at_ms is None or self._idle_at_ms <= now_ms:
-            self._idle_at_ms = planner.unload_idle(now_ms)
+            self._idle_at_ms = planner.unload_idle(self.waiting(), now_ms)
         cold = {model for model, line in self._lines.items() if line.clock is Clock.LOAD}
         planner.keep_drains(cold | errands.wanted())
         self._look_at_ms = None

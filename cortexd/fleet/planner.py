@@ -145,19 +145,24 @@ class Planner:
         if neuron.healthy:
             self._wakes.awake(neuron.name)
 
-    def unload_idle(self, now_ms: int) -> int | None:
+    def unload_idle(self, waiting: Mapping[ModelId, int], now_ms: int) -> int | None:
         """Have unloaded what nobody has used for its `idle_unload_seconds`; when to ask again."""
         limits_ms = {
             ModelId(each.id): round(each.idle_unload_seconds * 1000)
             for each in self.catalogue.models
             if each.idle_unload_seconds
         }
-        stays = [stay for stay in self._residents if stay.residency[1] in limits_ms]
+        neurons = self._board.view.neurons
+        stays = [
+            stay
+            for stay in self._residents
+            if stay.residency[1] in limits_ms and neurons[stay.residency[0]].kind != "openai"
+        ]
         if not stays:
             return None
         due_ms = {stay: stay.last_used_ms + limits_ms[stay.residency[1]] for stay in stays}
         if min(due_ms.values()) <= now_ms:
-            for residency in idle(self.situation({}, now_ms)):
+            for residency in idle(self.situation(waiting, now_ms)):
                 stay = self._residents.get(*residency)
                 if stay is not None and stay.in_flight == 0 and not stay.is_unserved:
                     stay.leaving = True
