@@ -76,8 +76,10 @@ class Drains:
                     self._residents.end_drain(stay)
                 continue
             decision = self._decide(stay, since_ms, waiting, now_ms)
-            if decision.step is Step.DRAIN:
+            if decision.step in (Step.DRAIN, Step.DISPLACE):
                 stay.drain(model, now_ms)
+                if stay.in_flight == 0 and decision.step is Step.DRAIN:
+                    self._board.doubt(stay.residency[0])  # what it reports may have ended by now
             elif decision.step is Step.SERVE:
                 self._residents.end_drain(stay)
             elif decision.step is Step.RESUME:

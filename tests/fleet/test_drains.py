@@ -5,7 +5,7 @@ from cortexd.fleet.orders import Load
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import NeuronName
-from tests.fleet.situations import neuron
+from tests.fleet.situations import neuron, on
 from tests.support.small_fleet import SmallFleet
 
 A, B = (CatalogueModel(name, vram_mb=6_000) for name in "ab")
@@ -65,3 +65,37 @@ def test_an_operators_load_that_is_dropped_makes_room_no_more() -> None:
     fleet.parts.errands.drop(errand)
     fleet.pass_ms(0)
     assert isinstance(hot.answer, Serving)
+
+
+def test_an_idle_model_whose_time_is_up_admits_no_more_while_others_in_the_way_drain() -> None:
+    """It would have requests again by the time that the others have none."""
+    small = [CatalogueModel(name, vram_mb=4_000) for name in "xy"]
+    there = neuron("n", 10_000, has=[on("x", mb=4_000), on("y", mb=4_000)])
+    fleet = SmallFleet(there, models=(A, B, *small), eviction=RULES)
+    serving = fleet.serve("x")
+    large = CatalogueModel("l", vram_mb=9_000)
+    fleet.outcomes.catalogue(fleet.parts.planner.catalogue.__class__((*small, large)), fleet.now_ms)
+    fleet.wait("l")
+    fleet.pass_ms(15_000)
+    fleet.wait("y")
+    fleet.end(serving)
+    assert isinstance(fleet.orders()[0], Load)
+
+
+def test_a_neuron_is_polled_when_only_its_last_report_keeps_a_drain_from_ending() -> None:
+    """What it reports is our own request, which has ended; the poll may be longer away than the
+    drain is allowed to take.
+    """
+    fleet, serving = with_a_hot_model()
+    doubts: list[str] = []
+    fleet.board.watch(N, lambda: doubts.append("n"))
+    fleet.poll("n", models={ModelId("a"): on("a", in_flight=1)[0]})
+    cold = fleet.wait("b")
+    fleet.pass_ms(15_000)
+    assert doubts == []
+    fleet.end(serving)
+    assert doubts == ["n"]
+    fleet.poll("n", models={ModelId("a"): on("a")[0]})
+    fleet.pass_ms(250)
+    assert fleet.only_load().evict == ("a",)
+    assert cold.answer is None
