@@ -108,6 +108,11 @@ class Planner:
         """Whether something has to be done."""
         return bool(self._orders)
 
+    def loads_there(self, residency: Residency) -> bool:
+        """Whether that model is being loaded for us on that neuron, listed or not."""
+        load = self._loads.get(residency[1])
+        return load is not None and load.loading.neuron == residency[0]
+
     def take_orders(self) -> list[Order]:
         """What has to be done because of the decisions since the last call."""
         orders, self._orders = self._orders, []

@@ -171,6 +171,8 @@ class Books:
     def is_engaged(self, neuron: NeuronView, model: ModelId) -> bool:
         """Whether it serves or is about to: in flight here or there, waited for, not yet ready."""
         offer = neuron.models[model]
+        if any(load.model == model for load in self._loads.get(neuron.name, ())):
+            return True
         use = self.situation.uses.get((neuron.name, model))
         if offer.status is Status.LOADED and (neuron.name, model) in self.situation.yielding:
             return False
@@ -178,7 +180,6 @@ class Books:
             offer.status is not Status.LOADED
             or offer.load.in_flight + offer.load.queue_depth > 0
             or (use is not None and (use.in_flight > 0 or use.leased))
-            or any(load.model == model for load in self._loads.get(neuron.name, ()))
         )
 
     def loads_by_itself(self, neuron: NeuronView) -> bool:
