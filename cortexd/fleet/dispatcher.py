@@ -175,7 +175,7 @@ class Dispatcher:
         self._drop_if_empty(model, now_ms)
 
     def advance(self, now_ms: int) -> None:
-        """See the theory of operation. The line with the oldest request comes first."""
+        """See the theory of operation. The line that has waited longest for a turn comes first."""
         self._expire(now_ms)
         for model in sorted(self._lines, key=lambda model: (self._since_ms(model), model)):
             if model in self._lines and self._decide_at_ms.get(model, now_ms + 1) <= now_ms:
@@ -330,9 +330,15 @@ class Dispatcher:
                 self._look_at_ms = now_ms  # whoever made room for it need not any more
 
     def _since_ms(self, model: ModelId) -> int:
-        since_ms = self._lines[model].oldest_since_ms
+        """Since when somebody waits for the model's next turn.
+
+        Not since the oldest request came: a model that just had a turn would have the next one too
+        for as long as it has a backlog, and who waits for another would starve behind the two.
+        """
+        line = self._lines[model]
+        since_ms = line.oldest_since_ms
         assert since_ms is not None, "a line without anybody is dropped"
-        return since_ms
+        return max(since_ms, line.clock_since_ms)
 
     def _told(self, model: ModelId, answer: Unserved) -> Unserved:
         self._parts.observer.unserved(model, answer.cause, answer.why)
