@@ -1,7 +1,7 @@
 """Who makes room for whom, in good time, and goes on when that is wanted no more."""
 
 from cortexd.config.schema import CatalogueModel, Eviction, Neuron
-from cortexd.fleet.orders import Load
+from cortexd.fleet.orders import Load, Unload
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import NeuronName
@@ -99,3 +99,35 @@ def test_a_neuron_is_polled_when_only_its_last_report_keeps_a_drain_from_ending(
     fleet.pass_ms(250)
     assert fleet.only_load().evict == ("a",)
     assert cold.answer is None
+
+
+def test_a_drain_for_who_waits_longest_is_not_ended_for_one_that_came_later() -> None:
+    """Two operators ask for the same model: their errands must not undo each other's steps."""
+    fleet, _ = with_a_hot_model()
+    errands = fleet.parts.errands
+    errands.load(ModelId("b"), None, fleet.now_ms, lambda: None)
+    fleet.pass_ms(10_000)
+    errands.load(ModelId("b"), None, fleet.now_ms, lambda: None)
+    fleet.pass_ms(5_000)
+    stay = fleet.parts.residents.get(N, ModelId("a"))
+    assert stay is not None
+    assert stay.draining_for == "b"
+    fleet.outcomes.tick(fleet.now_ms)
+    assert stay.draining_for == "b"
+    assert fleet.outcomes.wake_at_ms == fleet.now_ms + 15_000
+
+
+def test_whoever_leaves_already_is_not_asked_to_make_room() -> None:
+    fleet, serving = with_a_hot_model()
+    fleet.end(serving)
+    fleet.parts.errands.unload(ModelId("a"), N, fleet.now_ms, lambda: None)
+    fleet.pass_ms(0)
+    (order,) = fleet.orders()
+    assert isinstance(order, Unload)
+    fleet.wait("b")
+    fleet.pass_ms(30_000)
+    assert fleet.orders() == []
+    fleet.carry_out(order)
+    fleet.poll("n")
+    fleet.pass_ms(250)
+    assert fleet.only_load().evict == ()
