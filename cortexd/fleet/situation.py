@@ -203,7 +203,7 @@ class Books:
         if entry is not None and entry.vram_mb is not None:
             return entry.vram_mb
         if self._reported_mb is None:
-            self._reported_mb = _reported_mb(self.situation.view)
+            self._reported_mb = reported_mb(self.situation.view)
         return self._reported_mb.get(model)
 
     def machine(self, neuron: NeuronView) -> Machine:
@@ -273,7 +273,8 @@ def _on(said: Iterable[int], indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(index for index in indices if index in known) or indices
 
 
-def _reported_mb(view: FleetView) -> dict[ModelId, int]:
+def reported_mb(view: FleetView) -> dict[ModelId, int]:
+    """The largest size of each model that any neuron reports."""
     found: dict[ModelId, int] = {}
     for neuron in view.neurons.values():
         for model in neuron.models.values():

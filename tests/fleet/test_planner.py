@@ -3,8 +3,9 @@
 from cortexd.config.schema import Catalogue, CatalogueModel
 from cortexd.fleet.breaker import Verdict
 from cortexd.fleet.orders import Unload, Why
+from cortexd.fleet.planner import Need
 from cortexd.fleet.reports import ModelId
-from cortexd.fleet.serving import Serving
+from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import NeuronName
 from tests.fleet.situations import neuron, on
 from tests.support.small_fleet import SmallFleet
@@ -56,3 +57,13 @@ def test_a_server_that_cannot_unload_has_nobody_look_for_what_is_idle_on_it() ->
     fleet.pass_ms(60_000)
     assert fleet.orders() == []
     assert fleet.outcomes.wake_at_ms is None
+
+
+def test_a_load_on_one_neuron_goes_by_the_size_that_another_one_reports() -> None:
+    unknown = CatalogueModel("a")
+    there = neuron("n", 48_000, has=[on("a", vram_used_mb=20_000)])
+    fleet = SmallFleet(there, neuron("o", 8_000), models=(unknown,))
+    decision = fleet.parts.planner.decide(Need(ModelId("a"), 0, OTHER), {}, fleet.now_ms)
+    assert isinstance(decision, Unserved)
+    assert decision.cause is Cause.NOWHERE
+    assert fleet.orders() == []
