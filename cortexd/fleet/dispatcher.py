@@ -128,6 +128,8 @@ class Dispatcher:
             self._hand_out(model, now_ms)
         if stay.in_flight == 0:
             self.stir_blocked(now_ms, at_once=stay.draining_for)
+            if not stay.admits:
+                self._parts.errands.look(now_ms)
 
     # Changes.
 

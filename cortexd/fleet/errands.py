@@ -106,6 +106,11 @@ class Errands:
             self._loads.remove(errand)
             self.wake_at_ms = errand.since_ms  # at once: nobody need make room for it any more
 
+    def look(self, now_ms: int) -> None:
+        """Something changed that they may be waiting for: `step` is due."""
+        if self._loads or self._unloads:
+            self.wake_at_ms = now_ms
+
     def wanted(self) -> set[ModelId]:
         """The models that somebody wants loaded."""
         return {errand.model for errand in self._loads}

@@ -131,3 +131,12 @@ def test_whoever_leaves_already_is_not_asked_to_make_room() -> None:
     fleet.poll("n")
     fleet.pass_ms(250)
     assert fleet.only_load().evict == ()
+
+
+def test_an_operators_load_begins_as_soon_as_the_last_request_in_its_way_has_ended() -> None:
+    fleet, serving = with_a_hot_model()
+    fleet.parts.errands.load(ModelId("b"), N, fleet.now_ms, lambda: None)
+    fleet.pass_ms(15_000)
+    assert fleet.orders() == []
+    fleet.end(serving)
+    assert fleet.only_load().evict == ("a",)
