@@ -140,3 +140,34 @@ def test_an_operators_load_begins_as_soon_as_the_last_request_in_its_way_has_end
     assert fleet.orders() == []
     fleet.end(serving)
     assert fleet.only_load().evict == ("a",)
+
+
+def test_whoever_is_in_the_way_no_more_serves_on() -> None:
+    """Its neuron does not answer any more, so that another one has to make room."""
+    models = tuple(CatalogueModel(name, vram_mb=6_000) for name in "abc")
+    fleet = SmallFleet(
+        neuron("n", 10_000, has=[on("a", mb=6_000)]),
+        neuron("other", 10_000, has=[on("c", mb=6_000)]),
+        models=models,
+        eviction=RULES,
+    )
+    for model in "ac":
+        fleet.serve(model)
+    fleet.wait("b")
+    fleet.pass_ms(15_000)
+    draining = [stay.residency for stay in fleet.parts.residents if stay.draining_for == "b"]
+    ((first, _),) = draining
+    fleet.poll(first, healthy=False)
+    fleet.pass_ms(250)
+    draining = [stay.residency for stay in fleet.parts.residents if stay.draining_for == "b"]
+    ((second, _),) = draining
+    assert second != first
+
+
+def test_a_model_that_is_wanted_by_less_than_a_turn_serves() -> None:
+    fleet, _ = with_a_hot_model()
+    fleet.wait("b")
+    fleet.pass_ms(14_999)
+    stay = fleet.parts.residents.get(N, ModelId("a"))
+    assert stay is not None
+    assert stay.admits
