@@ -11,7 +11,7 @@ SDKS := $(patsubst %,.sdk/%/.ready,openai2 openai3 anthropic0 anthropic2 gguf)
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help ready demo test check style types coverage build deb compare smoke boot bench sim torture mutants lock clean
+.PHONY: help ready demo test check style types coverage build deb compare smoke boot bench sim fleet-sim torture mutants lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make boot      boot a systemd of its own, and try the package on it; needs root'
 	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
 	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
+	@echo 'make fleet-sim run simulated fleets for SEEDS=1000 seeds, and print what was broken'
 	@echo 'make mutants   break the ledger on purpose, one way after the other: tests must notice each'
 	@echo 'make torture   kill, stop and starve the daemon for ROUNDS=500, and check its books'
 	@echo 'make ready     fetch what all of these need, and do nothing with it'
@@ -76,6 +77,9 @@ bench: $(READY)
 
 sim: $(READY)
 	$(PY) -m tests.sim --seconds $(or $(SECONDS),60) $(ARGS)
+
+fleet-sim: $(READY)
+	$(PY) -m tests.fleetsim --seeds $(or $(SEEDS),1000) $(ARGS)
 
 mutants: $(READY)
 	$(PY) -m tests.mutants $(ARGS)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortexd.fleet.breaker import State
 from cortexd.fleet.lines import Clock, Limit, Line, Waiting
 from cortexd.fleet.planner import Held, Need, Ride
 from cortexd.fleet.serving import Cause, Serving, Unserved
@@ -64,6 +65,7 @@ class Dispatcher:
         self._decide_at_ms: dict[ModelId, int] = {}
         self._decided_ms: dict[ModelId, int] = {}
         self._idle_at_ms: int | None = None
+        self._look_at_ms: int | None = None
 
     # Requests.
 
@@ -90,7 +92,7 @@ class Dispatcher:
         hopeless = self._hopeless(wanted, line, now_ms)
         if hopeless is not None:
             line.remove(waiting, now_ms)
-            self._drop_if_empty(wanted.model)
+            self._drop_if_empty(wanted.model, now_ms)
             return self._told(wanted.model, hopeless)
         return waiting
 
@@ -100,7 +102,7 @@ class Dispatcher:
         line = self._lines.get(model)
         if waiting.answer is None and line is not None and line.remove(waiting, now_ms):
             _give_back(waiting)
-            self._drop_if_empty(model)
+            self._drop_if_empty(model, now_ms)
 
     def elsewhere(self, wanted: Wanted, tried: Set[NeuronName], now_ms: int) -> Serving | None:
         """Another replica for a request that got nothing where it was; None: none is free.
@@ -125,11 +127,15 @@ class Dispatcher:
         state = self._parts.replicas.end(neuron, serving.ticket, verdict, now_ms)
         if state is not None:
             self._parts.observer.breaker_changed(neuron, state)
+        if self._parts.replicas.breakers.state(neuron, now_ms) is not State.CLOSED or state:
+            self.stir((other.residency[1] for other in self._parts.residents.on(neuron)), now_ms)
         model = stay.residency[1]
         if model in self._lines:
             self._hand_out(model, now_ms)
         if stay.in_flight == 0:
             self.stir_blocked(now_ms, at_once=stay.draining_for)
+            if not stay.admits:
+                self._parts.errands.look(now_ms)
 
     # Changes.
 
@@ -142,6 +148,7 @@ class Dispatcher:
     def stir_all(self, now_ms: int) -> None:
         """Something is otherwise on which every decision may depend."""
         self.stir(tuple(self._lines), now_ms)
+        self._idle_at_ms = None
 
     def stir_blocked(self, now_ms: int, *, at_once: ModelId | None = None) -> None:
         """Something may have changed for lines that wait for a load; for one it surely has."""
@@ -155,6 +162,7 @@ class Dispatcher:
 
     def begin_stay(self, stay: Resident) -> None:
         """A model is there: nobody takes its place before one of those who wait got something."""
+        self._idle_at_ms = None
         line = self._lines.get(stay.residency[1])
         if line is None:
             return
@@ -172,10 +180,10 @@ class Dispatcher:
             line.remove(waiting, now_ms)
             _give_back(waiting)
             waiting.end_with(self._told(model, answer))
-        self._drop_if_empty(model)
+        self._drop_if_empty(model, now_ms)
 
     def advance(self, now_ms: int) -> None:
-        """See the theory of operation. The line with the oldest request comes first."""
+        """See the theory of operation. The line that has waited longest for a turn comes first."""
         self._expire(now_ms)
         for model in self._due(now_ms)[:DECISIONS_AT_ONCE]:
             if model in self._decide_at_ms:  # a decision can be the end of other lines
@@ -185,15 +193,20 @@ class Dispatcher:
             errands.step(self.waiting(), now_ms)
         planner = self._parts.planner
         if self._idle_at_ms is None or self._idle_at_ms <= now_ms:
-            self._idle_at_ms = planner.unload_idle(now_ms)
+            self._idle_at_ms = planner.unload_idle(self.waiting(), now_ms)
         cold = {model for model, line in self._lines.items() if line.clock is Clock.LOAD}
         planner.keep_drains(cold | errands.wanted())
+        self._look_at_ms = None
+        for model in self._parts.residents.take_reopened():
+            if model in self._lines:
+                self._hand_out(model, now_ms)
 
     @property
     def wake_at_ms(self) -> int | None:
         """When to `advance` although nothing happens; None: no need to."""
         times = [line.deadline_ms for line in self._lines.values()]
-        times += [*self._decide_at_ms.values(), self._idle_at_ms, self._parts.errands.wake_at_ms]
+        times += [*self._decide_at_ms.values(), self._look_at_ms, self._idle_at_ms]
+        times.append(self._parts.errands.wake_at_ms)
         return min((at_ms for at_ms in times if at_ms is not None), default=None)
 
     @property
@@ -237,6 +250,7 @@ class Dispatcher:
             return line
         need = Need(model, now_ms)
         decision = self._parts.planner.decide(need, self.waiting(), now_ms)
+        self._look_at_ms = now_ms  # it may have changed who makes room for whom
         if isinstance(decision, Unserved):
             return decision
         line = self._lines[model] = Line(self._patience, Clock.LOAD, now_ms)
@@ -276,7 +290,7 @@ class Dispatcher:
     def _await_breakers(self, model: ModelId, now_ms: int) -> None:
         """A breaker lets the next request pass without any event."""
         retry_in_ms = self._parts.replicas.retry_in_ms(model, now_ms)
-        if retry_in_ms:
+        if retry_in_ms is not None:
             self._decide_at_ms[model] = now_ms + retry_in_ms
 
     def _note(self, model: ModelId, decision: Ride | Held, now_ms: int) -> None:
@@ -299,7 +313,7 @@ class Dispatcher:
                 if waited_ms:
                     self._parts.observer.waited(model, clock, waited_ms)
             waiting.end_with(serving)
-        self._drop_if_empty(model)
+        self._drop_if_empty(model, now_ms)
 
     def _expire(self, now_ms: int) -> None:
         for model, line in tuple(self._lines.items()):
@@ -307,7 +321,7 @@ class Dispatcher:
                 _give_back(waiting)
                 answer = self._out_of_time(waiting, line.clock, limit, now_ms)
                 waiting.end_with(self._told(model, answer))
-            self._drop_if_empty(model)
+            self._drop_if_empty(model, now_ms)
 
     def _out_of_time(self, waiting: Waiting, clock: Clock, limit: Limit, now_ms: int) -> Unserved:
         seconds = round((now_ms - waiting.since_ms) / 1000)
@@ -318,17 +332,25 @@ class Dispatcher:
         cause = Cause.LOAD_CLOCK if limit is Limit.LOAD else Cause.LOADING
         return Unserved(cause, f"it was not loaded within {seconds} s", eta_ms or QUEUE_RETRY_MS)
 
-    def _drop_if_empty(self, model: ModelId) -> None:
+    def _drop_if_empty(self, model: ModelId, now_ms: int) -> None:
         line = self._lines.get(model)
         if line is not None and not line:
             del self._lines[model]
             self._decide_at_ms.pop(model, None)
             self._decided_ms.pop(model, None)
+            if line.clock is Clock.LOAD:
+                self._look_at_ms = now_ms  # whoever made room for it need not any more
 
     def _since_ms(self, model: ModelId) -> int:
-        since_ms = self._lines[model].oldest_since_ms
+        """Since when somebody waits for the model's next turn.
+
+        Not since the oldest request came: a model that just had a turn would have the next one too
+        for as long as it has a backlog, and who waits for another would starve behind the two.
+        """
+        line = self._lines[model]
+        since_ms = line.oldest_since_ms
         assert since_ms is not None, "a line without anybody is dropped"
-        return since_ms
+        return max(since_ms, line.clock_since_ms)
 
     def _told(self, model: ModelId, answer: Unserved) -> Unserved:
         self._parts.observer.unserved(model, answer.cause, answer.why)

@@ -43,7 +43,7 @@ class Drains:
             stay.residency
             for stay in self._residents
             if self._may_yield(stay, model)
-            and self._decide(stay, since_ms, waiting, now_ms).step is Step.DISPLACE
+            and self._decide(stay, model, since_ms, waiting, now_ms).step is Step.DISPLACE
         )
 
     def of(self, model: ModelId) -> frozenset[Residency]:
@@ -73,13 +73,15 @@ class Drains:
         for stay in self._residents:
             if stay.residency not in chosen:
                 if stay.draining_for == model:
-                    stay.admit_again()
+                    self._residents.end_drain(stay)
                 continue
-            decision = self._decide(stay, since_ms, waiting, now_ms)
-            if decision.step is Step.DRAIN:
-                stay.drain(model, now_ms)
+            decision = self._decide(stay, model, since_ms, waiting, now_ms)
+            if decision.step in (Step.DRAIN, Step.DISPLACE):
+                stay.drain(model, _oldest_ms(stay, model, since_ms), now_ms)
+                if stay.in_flight == 0 and decision.step is Step.DRAIN:
+                    self._board.doubt(stay.residency[0])  # what it reports may have ended by now
             elif decision.step is Step.SERVE:
-                stay.admit_again()
+                self._residents.end_drain(stay)
             elif decision.step is Step.RESUME:
                 stay.resumed_ms = now_ms
                 too_slow = True
@@ -93,13 +95,13 @@ class Drains:
         """Nobody drains for `model` any more."""
         for stay in self._residents:
             if stay.draining_for == model:
-                stay.admit_again()
+                self._residents.end_drain(stay)
 
     def keep(self, wanted: Set[ModelId]) -> None:
         """Only for these does anybody drain."""
         for stay in self._residents:
             if stay.draining_for is not None and stay.draining_for not in wanted:
-                stay.admit_again()
+                self._residents.end_drain(stay)
 
     def _may_yield(self, stay: Resident, model: ModelId) -> bool:
         if stay.leaving or stay.unload_until_ms is not None:
@@ -107,7 +109,21 @@ class Drains:
         return stay.draining_for in (None, model) and stay.residency[1] != model
 
     def _decide(
-        self, stay: Resident, since_ms: int, waiting: Mapping[ModelId, int], now_ms: int
+        self,
+        stay: Resident,
+        model: ModelId,
+        since_ms: int,
+        waiting: Mapping[ModelId, int],
+        now_ms: int,
     ) -> Decision:
         there = hot(stay, self._board.view, waiting.get(stay.residency[1], 0))
-        return next_step(there, since_ms, self._rules, now_ms)
+        return next_step(there, _oldest_ms(stay, model, since_ms), self._rules, now_ms)
+
+
+def _oldest_ms(stay: Resident, model: ModelId, since_ms: int) -> int:
+    """Since when a model is waited for. Several may want it, an operator and clients for example: a
+    drain for the one that has waited longest is not ended for one that came later.
+    """
+    if stay.draining_for != model or stay.cold_since_ms is None:
+        return since_ms
+    return min(since_ms, stay.cold_since_ms)

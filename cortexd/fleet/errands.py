@@ -6,6 +6,7 @@ how a model gets loaded (planner.py): an errand is one more need.
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 from cortexd.fleet.orders import Unload, Why
@@ -26,6 +27,15 @@ UNLOAD_PATIENCE_MS = 60_000
 """How long the requests of a model that is to be unloaded may take to end."""
 
 LOOK_AGAIN_MS = 250
+
+
+class Hindrance(enum.Enum):
+    """What an unload waits for; the values are told to the operator when it waits no longer."""
+
+    UNHEALTHY = "its neuron does not answer"
+    LOADING = "it is still being loaded"
+    IN_USE = "it has requests that do not end"
+    UNSERVED = "it was loaded for requests that have got nothing yet"
 
 
 class Errand:
@@ -87,8 +97,6 @@ class Errands:
         """Have a model gone from there, or from everywhere; its requests may end first."""
         errand = Errand(model, neuron, now_ms, notify)
         self._unloads.append(errand)
-        for stay in self._stays(errand):
-            stay.unload_until_ms = now_ms + UNLOAD_PATIENCE_MS
         self.wake_at_ms = now_ms
         return errand
 
@@ -96,6 +104,12 @@ class Errands:
         """Nobody waits for it any more. What was begun goes on; what was not, does not begin."""
         if errand in self._loads:
             self._loads.remove(errand)
+            self.wake_at_ms = errand.since_ms  # at once: nobody need make room for it any more
+
+    def look(self, now_ms: int) -> None:
+        """Something changed that they may be waiting for: `step` is due."""
+        if self._loads or self._unloads:
+            self.wake_at_ms = now_ms
 
     def wanted(self) -> set[ModelId]:
         """The models that somebody wants loaded."""
@@ -119,7 +133,7 @@ class Errands:
 
     def unload_failed(self, stay: Resident, why: str) -> None:
         """A model was to be gone and is not."""
-        stay.unload_until_ms = None
+        self._residents.end_unload(stay)
         for errand in [each for each in self._unloads if stay in self._stays(each)]:
             self._unloads.remove(errand)
             errand.end(why)
@@ -157,23 +171,42 @@ class Errands:
             self._unloads.remove(errand)
             errand.end()
             return
+        neurons = self._board.view.neurons
         for stay in stays:
+            neuron = neurons[stay.residency[0]]
+            if neuron.kind == "openai":
+                self._give_up(errand, stays, f"{neuron.name} cannot unload models")
+                return
             if stay.leaving:
                 continue
-            until_ms = stay.unload_until_ms or errand.since_ms + UNLOAD_PATIENCE_MS
-            if stay.in_flight == 0:
+            hindrance = self._hindrance(stay)
+            if hindrance is not Hindrance.UNSERVED:
+                stay.unload_until_ms = errand.since_ms + UNLOAD_PATIENCE_MS
+            if hindrance is None:
                 stay.leaving = True
                 self._orders.append(Unload(*stay.residency, Why.OPERATOR))
-            elif now_ms >= until_ms:
-                self._give_up(errand, stays, stay.in_flight)
+            elif now_ms >= errand.since_ms + UNLOAD_PATIENCE_MS:
+                seconds = UNLOAD_PATIENCE_MS // 1000
+                self._give_up(errand, stays, f"{hindrance.value}, for {seconds} s")
                 return
         again_ms.append(now_ms + LOOK_AGAIN_MS)
 
-    def _give_up(self, errand: Errand, stays: list[Resident], in_flight: int) -> None:
+    def _hindrance(self, stay: Resident) -> Hindrance | None:
+        """What keeps a stay from leaving now; None: nothing."""
+        name = stay.residency[0]
+        if not self._board.view.neurons[name].healthy:
+            return Hindrance.UNHEALTHY
+        if self._planner.loads_there(stay.residency):
+            return Hindrance.LOADING
+        if stay.is_unserved and name not in self._residents.draining:
+            return Hindrance.UNSERVED
+        return Hindrance.IN_USE if stay.in_flight > 0 else None
+
+    def _give_up(self, errand: Errand, stays: list[Resident], why: str) -> None:
         for stay in stays:
-            stay.unload_until_ms = None
+            self._residents.end_unload(stay)
         self._unloads.remove(errand)
-        errand.end(f"{in_flight} of its requests did not end in {UNLOAD_PATIENCE_MS // 1000} s")
+        errand.end(why)
 
     def _stays(self, errand: Errand) -> list[Resident]:
         return [

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from cortexd.fleet.view import NeuronName, NeuronView
 
 
+POLL_LATE_MS = 10_000
+"""What a poll shows was true so long ago at most: neurons take their time, and count in seconds."""
+
+
 class Outcomes:
     """Where the rest of the daemon says what happened to the fleet. One thread."""
 
@@ -126,8 +130,8 @@ class Outcomes:
             self._parts.observer.restart_advised(neuron, cycles.count(neuron))
 
     def _restarted_ms(self, view: NeuronView, now_ms: int) -> int | None:
-        """When a neuron has restarted, which is noticed now: it has been up for less time than it
-        was before. It has lost its caches then, and its memory is in one piece again.
+        """When a neuron has restarted at the earliest, which is noticed now: it has been up for less
+        time than it was before. It has lost its caches then, and its memory is in one piece again.
         """
         if view.uptime_seconds is None:
             return None
@@ -138,4 +142,4 @@ class Outcomes:
         self._parts.cycles.restarted(view.name)
         self._parts.replicas.affinity.forget(view.name)
         self._parts.observer.restarted(view.name)
-        return now_ms - round(view.uptime_seconds * 1000)
+        return now_ms - round(view.uptime_seconds * 1000) - POLL_LATE_MS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from cortexd.config.schema import Catalogue
 from cortexd.fleet.eviction import idle
@@ -20,7 +21,7 @@ from cortexd.fleet.placement import Why as Hindrance
 from cortexd.fleet.reach import out_of_reach
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Unserved
-from cortexd.fleet.situation import Situation
+from cortexd.fleet.situation import Situation, reported_mb
 from cortexd.fleet.view import FleetView, NeuronName
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Planner:
         """Whether something has to be done."""
         return bool(self._orders)
 
+    def loads_there(self, residency: Residency) -> bool:
+        """Whether that model is being loaded for us on that neuron, listed or not."""
+        load = self._loads.get(residency[1])
+        return load is not None and load.loading.neuron == residency[0]
+
     def take_orders(self) -> list[Order]:
         """What has to be done because of the decisions since the last call."""
         orders, self._orders = self._orders, []
@@ -145,19 +151,24 @@ class Planner:
         if neuron.healthy:
             self._wakes.awake(neuron.name)
 
-    def unload_idle(self, now_ms: int) -> int | None:
+    def unload_idle(self, waiting: Mapping[ModelId, int], now_ms: int) -> int | None:
         """Have unloaded what nobody has used for its `idle_unload_seconds`; when to ask again."""
         limits_ms = {
             ModelId(each.id): round(each.idle_unload_seconds * 1000)
             for each in self.catalogue.models
             if each.idle_unload_seconds
         }
-        stays = [stay for stay in self._residents if stay.residency[1] in limits_ms]
+        neurons = self._board.view.neurons
+        stays = [
+            stay
+            for stay in self._residents
+            if stay.residency[1] in limits_ms and neurons[stay.residency[0]].kind != "openai"
+        ]
         if not stays:
             return None
         due_ms = {stay: stay.last_used_ms + limits_ms[stay.residency[1]] for stay in stays}
         if min(due_ms.values()) <= now_ms:
-            for residency in idle(self.situation({}, now_ms)):
+            for residency in idle(self.situation(waiting, now_ms)):
                 stay = self._residents.get(*residency)
                 if stay is not None and stay.in_flight == 0 and not stay.is_unserved:
                     stay.leaving = True
@@ -176,10 +187,12 @@ class Planner:
     ) -> Situation:
         """The fleet as a decision sees it; for a `need`, without what it does not ask for."""
         view = self._board.view
+        catalogue = self.catalogue
         barred = set(self._residents.draining)
         if need is not None:
             barred.update(self._paused_ms(need, now_ms))
             if need.only is not None:
+                catalogue = self._sized(view)
                 view = FleetView({need.only: view.neurons[need.only]})
         pins = self.pins
         if need is not None and need.only is not None and not self._is_pinned(need):
@@ -187,7 +200,7 @@ class Planner:
             pins = {**pins, need.model: frozenset()}
         return Situation(
             view=view,
-            catalogue=self.catalogue,
+            catalogue=catalogue,
             loading=tuple(load.loading for load in self._loads),
             uses=self._residents.uses(
                 lambda stay: stay.is_unserved or waiting.get(stay.residency[1], 0) > 0
@@ -203,10 +216,19 @@ class Planner:
         entry = self._entries.get(need.model)
         return entry is not None and need.only in pinned_to(entry, self.pins)
 
+    def _sized(self, view: FleetView) -> Catalogue:
+        """The catalogue with the sizes that neurons report, for whoever sees only one neuron."""
+        sizes_mb = reported_mb(view)
+        entries = tuple(
+            replace(each, vram_mb=sizes_mb.get(ModelId(each.id))) if each.vram_mb is None else each
+            for each in self.catalogue.models
+        )
+        return replace(self.catalogue, models=entries)
+
     def _place(
         self, need: Need, situation: Situation, yielding: frozenset[Residency]
     ) -> Place | Riding | Busy | Infeasible:
-        seen = msgspec.structs.replace(situation, yielding=yielding)
+        seen = replace(situation, yielding=yielding)
         return place(need.model, seen, self._settings)
 
     def _ride(self, need: Need, neuron: NeuronName, now_ms: int) -> Ride | Unserved:

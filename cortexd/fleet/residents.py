@@ -23,12 +23,14 @@ class Resident:
     """A model's stay on a neuron, from when it is first seen there until it is seen no more.
 
     `leases`: requests that it was loaded for and that have no first byte yet; `served`: one of them
-    has had one. `leaving`: being unloaded. `draining_for`: the model that is to have its place.
+    has had one. `leaving`: being unloaded. `draining_for`: the model that is to have its place,
+    which is waited for since `cold_since_ms`.
     `unload_until_ms`: an operator wants it gone, and it admits nothing until then, so that its
     requests can end.
     """
 
     __slots__ = (
+        "cold_since_ms",
         "draining_for",
         "draining_since_ms",
         "in_flight",
@@ -50,6 +52,7 @@ class Resident:
         self.served = self.leaving = False
         self.draining_since_ms: int | None = None
         self.draining_for: ModelId | None = None
+        self.cold_since_ms: int | None = None
         self.resumed_ms: int | None = None
         self.unload_until_ms: int | None = None
 
@@ -85,15 +88,15 @@ class Resident:
         self.leases -= 1
         self.served = self.served or served
 
-    def drain(self, model: ModelId, now_ms: int) -> None:
+    def drain(self, model: ModelId, cold_since_ms: int, now_ms: int) -> None:
         """Admit no more requests, in favour of `model`; since the first call of this drain."""
         if self.draining_since_ms is None:
             self.draining_since_ms = now_ms
-        self.draining_for = model
+        self.draining_for, self.cold_since_ms = model, cold_since_ms
 
     def admit_again(self) -> None:
         """End the drain, if there is one."""
-        self.draining_since_ms = self.draining_for = None
+        self.draining_since_ms = self.draining_for = self.cold_since_ms = None
 
 
 class Residents:
@@ -104,6 +107,7 @@ class Residents:
         self._by_neuron: dict[NeuronName, dict[ModelId, Resident]] = {}
         self._by_model: dict[ModelId, dict[NeuronName, Resident]] = {}
         self.draining: set[NeuronName] = set()
+        self._reopened: set[ModelId] = set()
 
     def __iter__(self) -> Iterator[Resident]:
         for stays in self._by_neuron.values():
@@ -142,6 +146,22 @@ class Residents:
                 del self._by_model[gone]
         self._by_neuron[neuron.name] = after
         return tuple(new)
+
+    def end_drain(self, stay: Resident) -> None:
+        """A stay gives way to nobody any more: those who wait for its model can have their turn."""
+        if stay.draining_since_ms is not None:
+            stay.admit_again()
+            self._reopened.add(stay.residency[1])
+
+    def end_unload(self, stay: Resident) -> None:
+        """An operator wants it gone no more, with the same consequence."""
+        stay.unload_until_ms = None
+        self._reopened.add(stay.residency[1])
+
+    def take_reopened(self) -> set[ModelId]:
+        """The models of which a stay admits again, since the last call."""
+        reopened, self._reopened = self._reopened, set()
+        return reopened
 
     @property
     def in_flight(self) -> int:

@@ -80,8 +80,11 @@ class Replicas:
         return bool(self._free(model, frozenset(), now_ms))
 
     def retry_in_ms(self, model: ModelId, now_ms: int) -> int | None:
-        """When a breaker lets the next request pass, if breakers are all that is in the way."""
-        return self.breakers.retry_in_ms((each.name for each, _ in self._serving(model)), now_ms)
+        """When the next of the breakers that are in the way lets a request pass; None: none is."""
+        waits_ms = (
+            self.breakers.retry_in_ms((neuron.name,), now_ms) for neuron, _ in self._serving(model)
+        )
+        return min((wait_ms for wait_ms in waits_ms if wait_ms), default=None)
 
     def choose(
         self, model: ModelId, marks: Sequence[Mark], without: Set[NeuronName], now_ms: int

@@ -171,6 +171,8 @@ class Books:
     def is_engaged(self, neuron: NeuronView, model: ModelId) -> bool:
         """Whether it serves or is about to: in flight here or there, waited for, not yet ready."""
         offer = neuron.models[model]
+        if any(load.model == model for load in self._loads.get(neuron.name, ())):
+            return True
         use = self.situation.uses.get((neuron.name, model))
         if offer.status is Status.LOADED and (neuron.name, model) in self.situation.yielding:
             return False
@@ -178,7 +180,6 @@ class Books:
             offer.status is not Status.LOADED
             or offer.load.in_flight + offer.load.queue_depth > 0
             or (use is not None and (use.in_flight > 0 or use.leased))
-            or any(load.model == model for load in self._loads.get(neuron.name, ()))
         )
 
     def loads_by_itself(self, neuron: NeuronView) -> bool:
@@ -202,7 +203,7 @@ class Books:
         if entry is not None and entry.vram_mb is not None:
             return entry.vram_mb
         if self._reported_mb is None:
-            self._reported_mb = _reported_mb(self.situation.view)
+            self._reported_mb = reported_mb(self.situation.view)
         return self._reported_mb.get(model)
 
     def machine(self, neuron: NeuronView) -> Machine:
@@ -272,7 +273,8 @@ def _on(said: Iterable[int], indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(index for index in indices if index in known) or indices
 
 
-def _reported_mb(view: FleetView) -> dict[ModelId, int]:
+def reported_mb(view: FleetView) -> dict[ModelId, int]:
+    """The largest size of each model that any neuron reports."""
     found: dict[ModelId, int] = {}
     for neuron in view.neurons.values():
         for model in neuron.models.values():

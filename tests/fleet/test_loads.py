@@ -1,138 +1,105 @@
-"""When a load counts as done, and when it counts as lost: what polls show decides."""
+"""The loads that are under way, and when one that failed may be tried again."""
 
 import msgspec
+import pytest
 
-from cortexd.config.schema import CatalogueModel, Eviction
-from cortexd.fleet.lines import Waiting
-from cortexd.fleet.orders import Failure
+from cortexd.config.schema import CatalogueModel
+from cortexd.fleet.load_times import left_ms
+from cortexd.fleet.loads import SHOWN_WITHIN_MS, Loads
+from cortexd.fleet.orders import Failure, Load
+from cortexd.fleet.placement import Place
 from cortexd.fleet.reports import ModelId
-from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import NeuronName
 from tests.fleet.situations import neuron, on
-from tests.support.small_fleet import SmallFleet
 
-OAK, FERN = ModelId("org/oak"), ModelId("org/fern")
-BEAST = NeuronName("beast")
-MODELS = (CatalogueModel(OAK, vram_mb=16_000), CatalogueModel(FERN, vram_mb=16_000))
-HOUR_MS = 3_600_000
-
-
-def a_fleet(*loaded: str) -> SmallFleet:
-    """One card of 24 GB, with these small models on it."""
-    has = [on(model, 0, mb=1_000) for model in loaded]
-    return SmallFleet(
-        neuron("beast", 24_000, has=has), models=MODELS, eviction=Eviction(min_residency_seconds=0)
-    )
+A, N = ModelId("a"), NeuronName("n")
+ENTRY = CatalogueModel("a", source="huggingface", harness="candle", quant="q6k", vram_mb=6_000)
+EMPTY = neuron("n", 10_000)
+SHOWN = neuron("n", 10_000, has=[on("a")])
 
 
-def ask_and_leave(fleet: SmallFleet, model: str) -> None:
-    """A request that has to wait, and does not."""
-    waiting = fleet.ask(model)
-    assert isinstance(waiting, Waiting)
-    fleet.dispatcher.leave(waiting, fleet.now_ms)
+def begun(*cards: int) -> tuple[Loads, Load]:
+    loads = Loads()
+    place = Place(N, cards or (0,), (ModelId("old"),), 6_000, (0,) * len(cards or (0,)))
+    return loads, loads.begin(ENTRY, A, place, 0)
 
 
-def test_a_load_whose_answer_is_lost_has_ended_once_two_polls_show_the_model() -> None:
-    """A firewall forgets a connection on which nothing is said for minutes. Without this the model
-    would keep its place for half an hour, and could not be loaded again after it had left.
-    """
-    fleet = a_fleet()
-    fleet.ask(OAK)
-    fleet.only_load()
-    fleet.show(BEAST, OAK)
-    assert OAK in fleet.parts.loads, "that poll may have begun before the load did"
-    fleet.show(BEAST, OAK)
-    assert OAK not in fleet.parts.loads
-
-    serving = fleet.ask(OAK)
-    assert isinstance(serving, Serving)
-    fleet.end(serving)
+def test_an_order_says_what_the_catalogue_and_the_plan_say() -> None:
+    _, order = begun(0, 2)
+    spec = order.spec
+    assert (spec.source, spec.harness, spec.quant) == ("huggingface", "candle", "q6k")
+    assert (spec.tensor_parallel, spec.devices) == (2, (0, 2))
+    assert (order.neuron, order.evict) == (N, ("old",))
+    assert begun()[1].spec.tensor_parallel is None
 
 
-def test_a_late_answer_to_a_load_that_polls_have_shown_to_be_done_changes_nothing() -> None:
-    fleet = a_fleet()
-    fleet.ask(OAK)
-    lost = fleet.only_load()
-    fleet.show(BEAST, OAK)
-    fleet.show(BEAST, OAK)
-    fleet.outcomes.load_ended(lost, Failure("it took too long"), fleet.now_ms, took_ms=HOUR_MS)
-    assert fleet.parts.loads.pause_ms(OAK, BEAST, fleet.now_ms) == 0
-    serving = fleet.ask(OAK)
-    assert isinstance(serving, Serving)
+def test_a_model_is_not_loaded_twice_at_once() -> None:
+    loads, _ = begun()
+    assert A in loads
+    with pytest.raises(AssertionError):
+        loads.begin(ENTRY, A, Place(N, (0,), (), 6_000, (0,)), 0)
 
 
-def test_a_model_whose_load_was_never_answered_can_be_displaced_and_loaded_again() -> None:
-    fleet = a_fleet()
-    ask_and_leave(fleet, OAK)
-    fleet.only_load()
-    fleet.show(BEAST, OAK)
-    fleet.show(BEAST, OAK)
-    fleet.pass_ms(HOUR_MS)
-    ask_and_leave(fleet, FERN)
-    order = fleet.only_load()
-    assert order.evict == (OAK,)
-    fleet.carry_out(order)
-    fleet.pass_ms(HOUR_MS)
-    ask_and_leave(fleet, OAK)
-    again = fleet.only_load()
-    assert (again.spec.model, again.evict) == (OAK, (FERN,))
+def test_a_load_that_was_answered_is_under_way_until_a_poll_shows_it() -> None:
+    loads, order = begun()
+    assert loads.look(SHOWN, 1_000) == [], "its neuron has not said yet that it is done"
+    assert loads.ended(order, None, 2_000, took_ms=2_000) is loads.get(A)
+    assert A in loads
+    ((load, failure),) = loads.look(SHOWN, 2_500)
+    assert (load.loading.model, failure) == (A, None)
+    assert A not in loads
+    assert loads.eta_ms(A, 3_000) is None
 
 
-def test_that_other_models_leave_is_no_poll_that_misses_a_loaded_model() -> None:
-    fleet = a_fleet("org/moss", "org/ivy", "org/yew")
-    fleet.ask(OAK)
-    order = fleet.only_load()
-    fleet.outcomes.load_ended(order, None, fleet.now_ms, took_ms=0)
-    for model in ("org/moss", "org/ivy", "org/yew"):
-        fleet.board.withdraw(BEAST, ModelId(model))
-    assert OAK in fleet.parts.loads, "nobody has looked yet"
-    fleet.show(BEAST, OAK)
-    assert OAK not in fleet.parts.loads
-    assert fleet.parts.loads.pause_ms(OAK, BEAST, fleet.now_ms) == 0
+def test_a_model_that_two_polls_do_not_show_has_not_been_loaded() -> None:
+    """The first may have begun before the load was done; a poll that missed says nothing."""
+    loads, order = begun()
+    loads.ended(order, None, 2_000, took_ms=2_000)
+    assert loads.look(neuron("other", 10_000), 2_050) == []
+    assert loads.look(EMPTY, 2_100) == []
+    assert loads.look(msgspec.structs.replace(EMPTY, misses=1), 2_200) == []
+    ((_, failure),) = loads.look(EMPTY, 2_300)
+    assert failure is not None
+    assert "does not list it" in failure.reason
+    assert loads.pause_ms(A, N, 2_300) == 5_000
 
 
-def test_a_model_that_two_polls_do_not_show_was_not_loaded() -> None:
-    fleet = a_fleet()
-    fleet.ask(OAK)
-    order = fleet.only_load()
-    fleet.outcomes.load_ended(order, None, fleet.now_ms, took_ms=0)
-    for _ in range(2):
-        fleet.board.publish(fleet.board.view.neurons[BEAST])
-    assert OAK not in fleet.parts.loads
-    assert fleet.parts.loads.pause_ms(OAK, BEAST, fleet.now_ms) > 0
+def test_a_model_that_no_poll_shows_in_time_has_not_been_loaded() -> None:
+    loads, order = begun()
+    assert loads.overdue_ms is None
+    loads.ended(order, None, 2_000, took_ms=2_000)
+    assert loads.overdue_ms == 2_000 + SHOWN_WITHIN_MS
+    assert loads.take_overdue(1_999 + SHOWN_WITHIN_MS) == []
+    ((_, failure),) = loads.take_overdue(2_000 + SHOWN_WITHIN_MS)
+    assert failure is not None
+    assert list(loads) == []
 
 
-def up_for(fleet: SmallFleet, seconds: float) -> None:
-    """The neuron is polled, and says how long it has been up."""
-    view = fleet.board.view.neurons[BEAST]
-    fleet.board.publish(msgspec.structs.replace(view, uptime_seconds=seconds))
+def test_a_load_fails_with_its_neuron_and_a_late_answer_changes_nothing() -> None:
+    loads, order = begun()
+    ((_, failure),) = loads.look(neuron("n", 10_000, healthy=False), 1_000)
+    assert failure is not None
+    assert loads.ended(order, None, 2_000, took_ms=2_000) is None
+    loads.begin(ENTRY, A, Place(N, (0,), (), 6_000, (0,)), 10_000)
+    assert loads.ended(order, Failure("late"), 11_000, took_ms=0) is None
+    assert A in loads
 
 
-def test_a_load_does_not_outlive_the_process_that_it_was_asked_of() -> None:
-    """Where nobody passes the reset on, a neuron that restarts between two polls leaves the call
-    for the load without an answer.
-    """
-    fleet = a_fleet()
-    up_for(fleet, 1000)
-    waiting = fleet.ask(OAK)
-    assert isinstance(waiting, Waiting)
-    fleet.only_load()
-    fleet.pass_ms(5_000)
-    up_for(fleet, 2)
-    assert isinstance(waiting.answer, Unserved)
-    assert waiting.answer.cause is Cause.LOAD_FAILED
-    assert OAK not in fleet.parts.loads
+def test_a_failure_is_followed_by_a_pause_and_a_success_ends_it() -> None:
+    loads, order = begun()
+    loads.ended(order, Failure("no such file", permanent=True), 1_000, took_ms=0)
+    assert loads.pause_ms(A, N, 1_000) == 300_000
+    order = loads.begin(ENTRY, A, Place(N, (0,), (), 6_000, (0,)), 400_000)
+    loads.ended(order, None, 402_000, took_ms=2_000)
+    loads.look(SHOWN, 402_100)
+    order = loads.begin(ENTRY, A, Place(N, (0,), (), 6_000, (0,)), 403_000)
+    loads.ended(order, Failure("broke"), 404_000, took_ms=0)
+    assert loads.pause_ms(A, N, 404_000) == 5_000
 
 
-def test_a_load_that_the_new_process_was_asked_for_goes_on_when_the_restart_is_noticed() -> None:
-    fleet = a_fleet()
-    up_for(fleet, 1000)
-    fleet.pass_ms(4_000)
-    fleet.ask(OAK)
-    fleet.only_load()
-    fleet.pass_ms(1_000)
-    up_for(fleet, 3)
-    assert OAK in fleet.parts.loads
-    fleet.pass_ms(60_000)
-    up_for(fleet, 63)
-    assert OAK in fleet.parts.loads
+def test_what_a_load_takes_is_learned_from_those_before() -> None:
+    loads, order = begun()
+    guessed_ms = loads.expected_ms(A, N, 6_000)
+    assert loads.eta_ms(A, 1_000) == left_ms(guessed_ms, since_ms=0, now_ms=1_000)
+    loads.ended(order, None, 3_000, took_ms=3_000)
+    assert loads.expected_ms(A, N, 6_000) == 3_000

@@ -30,7 +30,7 @@ def waiting_behind_a_busy_card(models: int) -> SmallFleet:
     cold = [CatalogueModel(f"org/cold-{number}", vram_mb=LARGE_MB) for number in range(models)]
     busy = CatalogueModel("org/busy", vram_mb=LARGE_MB)
     beast = neuron("beast", 24_000, has=[on("org/busy", 0, mb=LARGE_MB)])
-    fleet = SmallFleet(beast, models=[busy, *cold])
+    fleet = SmallFleet(beast, models=(busy, *cold))
     fleet.ask("org/busy")
     fleet.pass_ms(3_600_000)
     for each in cold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,27 +19,33 @@ from cortexd.fleet.parts import parts_of
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Serving, Unserved
 from cortexd.fleet.view import NeuronName
+from tests.fleet.situations import on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cortexd.fleet.affinity import Mark
     from cortexd.fleet.observer import FleetObserver
     from cortexd.fleet.orders import Order
-    from cortexd.fleet.view import ModelView, NeuronView
+    from cortexd.fleet.view import NeuronView
 
 
 class SmallFleet:
-    """Some neurons, a catalogue and a clock that stands still until it is moved."""
+    """Some neurons, a catalogue and a clock that stands still until it is moved.
+
+    `notified`: how often somebody who waits was told.
+    """
 
     def __init__(
         self,
         *neurons: NeuronView,
-        models: Iterable[CatalogueModel] = (),
+        models: tuple[CatalogueModel, ...] = (),
         eviction: Eviction | None = None,
         waiting: WaitingSettings | None = None,
         configured: Iterable[Neuron] = (),
         observer: FleetObserver | None = None,
     ) -> None:
+        """Every neuron has been polled once; `configured`: what is said of some of them."""
         self.now_ms = 1_000_000
         self.notified = 0
         said = {each.name: each for each in configured}
@@ -54,6 +60,7 @@ class SmallFleet:
         self.dispatcher = Dispatcher(self.parts, patience_of(config.waiting))
         self.outcomes = Outcomes(self.parts, self.dispatcher)
         self.board.tell(lambda name: self.outcomes.news(name, self.now_ms))
+        self.sizes_mb = {each.id: each.vram_mb or 0 for each in models}
         self.outcomes.catalogue(Catalogue(tuple(models)), self.now_ms)
         for each in neurons:
             self.board.publish(each)
@@ -64,6 +71,35 @@ class SmallFleet:
         """A request comes."""
         wanted = Wanted(ModelId(model), key, cost, streams=streams)
         return self.dispatcher.enter(wanted, self.now_ms, self._notify)
+
+    def wanted(self, model: str, *marks: Mark) -> Wanted:
+        """A request as the fleet sees it."""
+        return Wanted(ModelId(model), "key", 100, marks=marks)
+
+    def serve(self, model: str, key: str = "key") -> Serving:
+        """A request comes that is served at once."""
+        answer = self.ask(model, key)
+        assert isinstance(answer, Serving), answer
+        return answer
+
+    def wait(
+        self, model: str, key: str = "key", *, cost: int = 100, streams: bool = True
+    ) -> Waiting:
+        """A request comes that has to wait."""
+        answer = self.ask(model, key, cost=cost, streams=streams)
+        assert isinstance(answer, Waiting), answer
+        return answer
+
+    def told(self, model: str, *, streams: bool = True) -> Unserved:
+        """A request comes that is not served."""
+        answer = self.ask(model, streams=streams)
+        assert isinstance(answer, Unserved), answer
+        return answer
+
+    def leave(self, waiting: Waiting) -> None:
+        """A client that waits hangs up."""
+        self.dispatcher.leave(waiting, self.now_ms)
+        self.pass_ms(0)
 
     def end(self, serving: Serving, verdict: Verdict | None = Verdict.WORKED) -> None:
         """A request is over, and what follows from it is done."""
@@ -108,16 +144,35 @@ class SmallFleet:
         """The neuron could not do it."""
         self.outcomes.load_ended(order, Failure(reason), self.now_ms, took_ms=0)
 
-    def show(self, neuron: NeuronName, model: ModelId, *, devices: tuple[int, ...] = (0,)) -> None:
-        """The neuron is polled, and has the model."""
-        from tests.fleet.situations import on
+    def show(self, neuron: str, model: str, *, devices: tuple[int, ...] = (0,)) -> None:
+        """The neuron is polled, and has the model, loaded and not busy."""
+        view = self.board.view.neurons[NeuronName(neuron)]
+        self.poll(neuron, models={**view.models, ModelId(model): on(model, *devices)[0]})
 
-        view = self.board.view.neurons[neuron]
-        offer, _ = on(model, *devices)
-        self._put(view, {**view.models, model: offer})
+    def hide(self, neuron: str, model: str) -> None:
+        """The neuron is polled, and does not have the model any more."""
+        models = dict(self.board.view.neurons[NeuronName(neuron)].models)
+        del models[ModelId(model)]
+        self.poll(neuron, models=models)
 
-    def _put(self, view: NeuronView, models: dict[ModelId, ModelView]) -> None:
-        self.board.publish(msgspec.structs.replace(view, models=models, is_stale=False))
+    def poll(self, name: str, **changes: Any) -> None:
+        """The neuron is polled: all is as before but for the changes, and its memory fits to it."""
+        view = msgspec.structs.replace(
+            self.board.view.neurons[NeuronName(name)], **{"is_stale": False, **changes}
+        )
+        used_mb = dict.fromkeys((each.index for each in view.devices), 0)
+        for offer in view.models.values():
+            for index in used_mb.keys() & set(offer.devices):
+                used_mb[index] += self.sizes_mb.get(offer.id, 0) // len(offer.devices)
+        devices = tuple(
+            msgspec.structs.replace(
+                each,
+                vram_used_mb=used_mb[each.index],
+                vram_free_mb=(each.vram_total_mb or 0) - used_mb[each.index],
+            )
+            for each in view.devices
+        )
+        self.board.publish(msgspec.structs.replace(view, devices=devices))
 
     def _notify(self) -> None:
         self.notified += 1
