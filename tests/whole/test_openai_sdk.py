@@ -19,8 +19,9 @@ import trio
 from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import BreakKind, Broken
-from tests.support.daemon_process import ROOT, serving
+from tests.support.daemon_process import serving
 from tests.support.fake_neuron import running, turned
+from tests.whole.sdk_folders import sdk_folder
 
 pytestmark = pytest.mark.slow
 
@@ -110,10 +111,7 @@ async def one_session(package: Path, directory: Path) -> Session:
 @pytest.fixture(scope="module", params=["openai2", "openai3"])
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """The script's run with one version of the package."""
-    package = ROOT / ".sdk" / request.param
-    if not (package / ".ready").exists():
-        fetch = f"make {package.relative_to(ROOT)}/.ready"
-        pytest.skip(f"THE OPENAI PACKAGE WAS NOT TESTED; fetch it with: {fetch}")
+    package = sdk_folder(request.param)
     return trio.run(partial(one_session, package, tmp_path_factory.mktemp(request.param)))
 
 
