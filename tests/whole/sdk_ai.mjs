@@ -1,22 +1,25 @@
 // What a user does with the AI SDK, as a program of its own (see sdk_world.py). opencode is such a
-// program. Each scenario has a key of its own, so that all run at once; it judges nothing.
+// program. The second argument says in whose dialect: openai or anthropic. Each scenario has a key
+// of its own, so that all run at once; it judges nothing.
 
+import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateText, jsonSchema, streamText, tool } from "ai";
+import { embedMany, generateText, jsonSchema, streamText, tool } from "ai";
 
-const url = process.argv[2];
+const [, , dialect, url] = process.argv;
 const city = { type: "object", properties: { city: { type: "string" } } };
 const tools = { weather: tool({ inputSchema: jsonSchema(city) }) };
 const breaks = ["dying", "resetting", "ending", "erring", "garbled", "cut", "stalling"];
 
+function provider(key) {
+  const reached = { name: "cortexd", baseURL: `${url}/v1`, apiKey: `sk-${key}` };
+  return dialect === "openai"
+    ? createOpenAICompatible({ ...reached, includeUsage: true })
+    : createAnthropic(reached);
+}
+
 function asked(key, model = "small", fields = {}) {
-  const provider = createOpenAICompatible({
-    name: "cortexd",
-    baseURL: `${url}/v1`,
-    apiKey: `sk-${key}`,
-    includeUsage: true,
-  });
-  return { model: provider(`sim/${model}`), prompt: "hi", maxOutputTokens: 20, ...fields };
+  return { model: provider(key)(`sim/${model}`), prompt: "hi", maxOutputTokens: 20, ...fields };
 }
 
 const ask = async (...what) => answered(await generateText(asked(...what)));
@@ -71,6 +74,16 @@ const scenarios = {
     return { seen };
   },
 };
+if (dialect === "openai") {
+  scenarios.embedded = async () => {
+    const facts = {};
+    for (const name of ["vectors", "vectors-as-numbers"]) {
+      const model = provider("vectors").embeddingModel(`sim/${name}`);
+      facts[name] = (await embedMany({ model, values: ["one", "two words"] })).embeddings;
+    }
+    return facts;
+  };
+}
 for (const name of breaks) scenarios[`broken_${name}`] = () => read(name, name);
 
 async function met([scenario, run]) {

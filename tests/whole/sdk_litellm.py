@@ -72,6 +72,17 @@ def tools_streamed() -> Facts:
     return streamed_facts(ask("tools", "tools-streamed", tools=[TOOL], stream=True))
 
 
+def embedded() -> Facts:
+    reached = {"api_base": f"{URL}/v1", "api_key": "sk-vectors", "input": ["one", "two words"]}
+    return {
+        model: [
+            each["embedding"]
+            for each in litellm.embedding(model=f"openai/sim/{model}", **reached).data
+        ]
+        for model in ("vectors", "vectors-as-numbers")
+    }
+
+
 def over_a_balance() -> Facts:
     ask("balance")
     return {}
@@ -131,6 +142,7 @@ SCENARIOS: tuple[Callable[[], Facts], ...] = (
     streamed,
     tools,
     tools_streamed,
+    embedded,
     over_a_balance,
     over_a_long_window,
     over_a_short_window,

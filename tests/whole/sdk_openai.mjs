@@ -52,6 +52,15 @@ const scenarios = {
     for await (const model of client("plain").models.list()) listed.push(model.id);
     return { listed, retrieved: (await client("plain").models.retrieve("sim/small")).id };
   },
+  async embedded() {
+    const facts = {};
+    for (const model of ["vectors", "vectors-as-numbers"]) {
+      const asked = { model: `sim/${model}`, input: ["one", "two words"] };
+      const answer = await client("vectors").embeddings.create(asked);
+      facts[model] = answer.data.map((each) => each.embedding);
+    }
+    return facts;
+  },
   over_a_balance: async () => answered(await ask("balance")),
   async over_a_long_window() {
     await ask("long");

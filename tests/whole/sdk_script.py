@@ -24,6 +24,7 @@ TOOL = {
     },
 }
 BREAKS = ("dying", "resetting", "ending", "erring", "garbled", "cut", "stalling")
+TEXTS = ["one", "two words"]
 Facts = dict[str, object]
 
 
@@ -90,6 +91,17 @@ def tools_streamed(user: User) -> Facts:
             name += call.function.name or ""
             arguments += call.function.arguments or ""
     return {"finish_reason": finish_reason, "calls": [[name, arguments]]}
+
+
+def embedded(user: User) -> Facts:
+    client = user.client("sk-vectors")
+    return {
+        model: [
+            each.embedding
+            for each in client.embeddings.create(model=f"sim/{model}", input=TEXTS).data
+        ]
+        for model in ("vectors", "vectors-as-numbers")
+    }
 
 
 def models(user: User) -> Facts:
@@ -167,6 +179,7 @@ SCENARIOS: tuple[Callable[[User], Facts], ...] = (
     streamed_with_usage,
     tools,
     tools_streamed,
+    embedded,
     models,
     over_a_balance,
     over_a_long_window,

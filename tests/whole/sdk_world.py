@@ -23,6 +23,7 @@ from tests.whole.sdk_folders import sdk_folder
 
 SECONDS_MAX = 90
 SEEN_BEFORE_LEAVING = 7
+DIMENSIONS = 8
 HERE = Path(__file__).parent
 
 
@@ -44,13 +45,17 @@ class Session(msgspec.Struct, frozen=True):
         return [line["status"] for line in self.requests.get(key_id, ())]
 
 
-#: Client -> its script; what is before the dash names the SDK's folder.
+#: Client -> its script, and an argument; what is before the dash names the SDK's folder.
 SCRIPTS = {
-    "openai2": "sdk_script.py",
-    "openai3": "sdk_script.py",
-    "litellm": "sdk_litellm.py",
-    "npm-openai": "sdk_openai.mjs",
-    "npm-ai": "sdk_ai.mjs",
+    "openai2": ("sdk_script.py",),
+    "openai3": ("sdk_script.py",),
+    "anthropic0": ("sdk_anthropic.py",),
+    "anthropic2": ("sdk_anthropic.py",),
+    "litellm": ("sdk_litellm.py",),
+    "npm-openai": ("sdk_openai.mjs",),
+    "npm-anthropic": ("sdk_anthropic.mjs",),
+    "npm-ai-openai": ("sdk_ai.mjs", "openai"),
+    "npm-ai-anthropic": ("sdk_ai.mjs", "anthropic"),
 }
 
 
@@ -110,6 +115,8 @@ NEURONS: dict[str, dict[str, object]] = {
     "tools-streamed": {
         "faults": {CHAT_PATH: Canned(200, _EVENTS + b"data: [DONE]\n\n", _EVENT_STREAM)}
     },
+    "vectors": {},
+    "vectors-as-numbers": {"float_vectors": True},
     "silent": {"silent": True},
     "endless": {"gated": True, "reply_tokens": 500},
     **BREAKS,
@@ -126,7 +133,9 @@ def _key(name: str, hard_cap: int = 100_000, seconds: float | None = None) -> di
 KEYS = [
     _key("plain"),
     _key("tools"),
+    _key("vectors"),
     _key("balance", 10),
+    _key("balance-streamed", 10),
     _key("long", 60, seconds=3600),
     _key("short", 60, seconds=1),
     _key("unknown"),
@@ -159,7 +168,7 @@ async def one_session(client: str, directory: Path) -> Session:
     """Run a client's script against a daemon, and gather what everybody saw."""
     command, environment = _program(client)
     neurons = {
-        name: SimulatedNeuron(name, [SimulatedModel(f"sim/{name}")], switches=turned(**switches))
+        name: SimulatedNeuron(name, [_model(name)], switches=turned(**switches))
         for name, switches in NEURONS.items()
     }
     async with AsyncExitStack() as stack:
@@ -194,13 +203,19 @@ async def one_session(client: str, directory: Path) -> Session:
     return Session(client, met, requests, budgets, served)
 
 
+def _model(name: str) -> SimulatedModel:
+    return SimulatedModel(
+        f"sim/{name}", embedding_dimensions=DIMENSIONS if name.startswith("vectors") else 0
+    )
+
+
 def _program(client: str) -> tuple[list[str], dict[str, str]]:
     """How a client is started, and what its environment has besides."""
-    script = HERE / SCRIPTS[client]
+    script, *arguments = SCRIPTS[client]
     folder = folder_of(client)
-    if script.suffix == ".py":
-        return [sys.executable, str(script)], {"PYTHONPATH": str(folder)}
+    if script.endswith(".py"):
+        return [sys.executable, str(HERE / script)], {"PYTHONPATH": str(folder)}
     # An ES module looks for packages beside itself, whatever the environment says.
-    copy = folder / script.name
-    copy.write_bytes(script.read_bytes())
-    return ["node", str(copy)], {}
+    copy = folder / script
+    copy.write_bytes((HERE / script).read_bytes())
+    return ["node", str(copy), *arguments], {}

@@ -22,6 +22,8 @@ SECONDS_MAX = 60
 PROGRAMS = [
     ("openai-python", "openai2", ()),
     ("openai-python", "openai3", ("--key", "sk-cap")),
+    ("anthropic-python", "anthropic0", ()),
+    ("anthropic-python", "anthropic2", ()),
     ("langchain", "langchain", ()),
 ]
 
