@@ -5,14 +5,18 @@ what the neurons counted (see sdk_world.py). What only one SDK can see is in a f
 """
 
 import json
+import re
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
+from tests.support.daemon_process import ROOT
 from tests.whole.sdk_world import BREAKS, DIMENSIONS, NEURONS, SCRIPTS, SEEN_BEFORE_LEAVING, Session
 
 pytestmark = pytest.mark.slow
+
+MANUAL = ROOT / "cortexd" / "manual"
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -149,6 +153,25 @@ def test_over_its_balance_a_program_is_told_the_numbers_and_does_not_hammer(
     assert session.budgets["sk-balance"]["spent"] == 0
     assert "balance" not in session.served
     assert seconds(met["seconds"]) < (3 if client.tries == 1 else 12)
+
+
+@pytest.mark.parametrize(
+    ("session", "page"),
+    [("openai3", "openai-python"), ("anthropic2", "anthropic-python")],
+    indirect=["session"],
+)
+def test_a_refusal_looks_to_a_program_as_the_manual_shows_it(session: Session, page: str) -> None:
+    text = (MANUAL / "clients" / f"{page}.md").read_text()
+    [shown] = [line for line in text.splitlines() if "Token budget of key" in line]
+    assert _form(shown) == _form(str(session.met["over_a_balance"]["message"]))
+
+
+def _form(message: str) -> str:
+    """A message without what differs from case to case: cortexd's own words, and the id."""
+    without_words = re.sub(
+        r"Token budget of key .*(by time|a smaller max_tokens may)\.", "...", message
+    )
+    return re.sub(r"req_\w+", "req_", without_words)
 
 
 def test_over_a_long_window_a_program_does_not_wait_for_an_hour(
