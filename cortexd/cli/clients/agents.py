@@ -115,7 +115,7 @@ CLIENTS = (
     ),
     Client(
         "opencode",
-        "agent in a terminal, 1.x and 2.x; /v1/chat/completions",
+        "agent in a terminal; /v1/chat/completions",
         _opencode,
     ),
     Client(
