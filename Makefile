@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all:
+NPM := --no-audit --no-fund --no-update-notifier --loglevel=error
 RUN_TIME := $(VENV)/.run-time
 READY := $(VENV)/.ready
-SDKS := $(patsubst %,.sdk/%/.ready,openai2 openai3 anthropic0 anthropic2 gguf)
+SDK_NAMES := $(shell cut -d' ' -f1 tests/sdk-versions.txt)
+SDKS := $(SDK_NAMES:%=.sdk/%/.ready) .sdk/npm/.ready
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
@@ -89,6 +91,7 @@ torture: $(READY)
 
 lock: $(READY)
 	$(PY) packaging/lock.py
+	cd packaging/npm && npm install --package-lock-only --omit-lockfile-registry-resolved $(NPM)
 
 clean:
 	rm -rf $(VENV) .sdk build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -115,8 +118,15 @@ $(READY): packaging/requirements-test.lock $(RUN_TIME)
 # The official SDKs want other versions of what cortexd uses, so that each has a folder of its own.
 .sdk/%/.ready: packaging/sdk-%.lock $(RUN_TIME)
 	rm -rf $(@D)
-	$(PIP) --target $(@D) -r $<
+	$(PIP) --no-compile --target $(@D) -r $<
 	touch $@
+
+# JavaScript is tested where there is a Node that runs it; elsewhere those tests skip and say so.
+.sdk/npm/.ready: packaging/npm/package-lock.json
+	@if ! node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || ! command -v npm >/dev/null; \
+	then echo 'no Node.js 20 or later with npm: the JavaScript SDKs will not be tested'; else \
+	  rm -rf $(@D) && mkdir -p $(@D) && cp packaging/npm/*.json $(@D) && \
+	  npm ci --prefix $(@D) --ignore-scripts $(NPM) && touch $@; fi
 
 $(WHEELS): packaging/requirements.lock packaging/build_zipapp.py $(RUN_TIME)
 	$(PY) packaging/build_zipapp.py --fetch-only

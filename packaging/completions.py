@@ -65,7 +65,8 @@ def bash_words(command: Command) -> str:
     """What comes at the command itself: what can follow it, its flags, and its operands."""
     words = [each.name for each in command.below]
     words += [flag for option in command.options for flag in option.flags]
-    kinds = [bash_kind(operand) for operand in command.operands]
+    words += [choice for operand in command.operands for choice in operand.choices]
+    kinds = [bash_kind(operand) for operand in command.operands if not operand.choices]
     sets = [f"words={quoted(' '.join(words))}", *(kind for kind in kinds if kind != ":")]
     return f"        {quoted(' '.join(command.words))}) {' '.join(sets)} ;;"
 

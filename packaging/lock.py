@@ -98,7 +98,7 @@ def main() -> int:
     lock([*run_time, *test], ROOT / "packaging/requirements-test.lock", known=pins)
     for line in (ROOT / "tests/sdk-versions.txt").read_text().splitlines():
         name, requirement = line.split()
-        lock([requirement], ROOT / f"packaging/sdk-{name}.lock", known=pins)
+        lock([requirement], ROOT / f"packaging/sdk-{name}.lock")
     return 0
 
 

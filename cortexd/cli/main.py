@@ -29,6 +29,7 @@ VERBS = {
     "drain": "drain",
     "undrain": "undrain",
     "ledger": "ledger",
+    "client-config": "client_config",
 }
 
 #: What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.

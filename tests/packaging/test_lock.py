@@ -8,6 +8,7 @@ import lock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+NPM = ROOT / "packaging" / "npm"
 REPORT = {
     "install": [
         {
@@ -69,6 +70,19 @@ def test_the_sdks_are_those_of_sdk_versions() -> None:
     for line in (ROOT / "tests/sdk-versions.txt").read_text().splitlines():
         name, requirement = line.split()
         assert wanted_by(f"sdk-{name}.lock") == [requirement]
+
+
+def test_the_packages_of_npm_are_pinned_hashed_and_without_an_address() -> None:
+    """What the lock file does not say, npm would decide anew on each machine."""
+    wanted = json.loads((NPM / "package.json").read_text())["dependencies"]
+    assert [version for version in wanted.values() if not version[0].isdigit()] == []
+    packages = json.loads((NPM / "package-lock.json").read_text())["packages"]
+    assert packages.pop("")["dependencies"] == wanted
+    for name, version in wanted.items():
+        assert packages[f"node_modules/{name}"]["version"] == version
+    loose = [name for name, each in packages.items() if "integrity" not in each]
+    addressed = [name for name, each in packages.items() if "resolved" in each]
+    assert (loose, addressed) == ([], [])
 
 
 def wanted_by(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a user does with the official openai package, as a program of its own.
+"""What a user does with the official openai package, as a program of its own (see sdk_world.py).
 
     PYTHONPATH=.sdk/openai3 python tests/whole/sdk_script.py http://127.0.0.1:31313
 
@@ -9,12 +9,22 @@ of what cortexd uses.
 
 import json
 import sys
+import time
 from collections.abc import Callable
 
 import openai  # type: ignore[import-not-found]  # lives in a folder of its own, see Makefile
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ASKED = {"model": "sim/small", "messages": MESSAGES, "max_tokens": 20}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+BREAKS = ("dying", "resetting", "ending", "erring", "garbled", "cut", "stalling")
+TEXTS = ["one", "two words"]
 Facts = dict[str, object]
 
 
@@ -53,11 +63,44 @@ def facts_of(stream: openai.Stream) -> Facts:
     """Everything a stream brings, read to its end."""
     chunks = list(stream)
     choices = [choice for chunk in chunks for choice in chunk.choices]
+    finish_reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     return {
         "text": "".join(choice.delta.content or "" for choice in choices),
-        "finish_reasons": [choice.finish_reason for choice in choices if choice.finish_reason],
+        "finish_reason": finish_reasons[0] if finish_reasons else None,
+        "finish_reasons": finish_reasons,
         "chunks_without_choices": sum(not chunk.choices for chunk in chunks),
         "usages": [chunk.usage.total_tokens for chunk in chunks if chunk.usage is not None],
+    }
+
+
+def tools(user: User) -> Facts:
+    asked = {**ASKED, "model": "sim/tools", "tools": [TOOL]}
+    [choice] = user.client("sk-tools").chat.completions.create(**asked).choices
+    calls = [[call.function.name, call.function.arguments] for call in choice.message.tool_calls]
+    return {"finish_reason": choice.finish_reason, "calls": calls}
+
+
+def tools_streamed(user: User) -> Facts:
+    asked = {**ASKED, "model": "sim/tools-streamed", "tools": [TOOL], "stream": True}
+    name = arguments = ""
+    finish_reason = None
+    for chunk in user.client("sk-tools").chat.completions.create(**asked):
+        [choice] = chunk.choices
+        finish_reason = choice.finish_reason or finish_reason
+        for call in choice.delta.tool_calls or ():
+            name += call.function.name or ""
+            arguments += call.function.arguments or ""
+    return {"finish_reason": finish_reason, "calls": [[name, arguments]]}
+
+
+def embedded(user: User) -> Facts:
+    client = user.client("sk-vectors")
+    return {
+        model: [
+            each.embedding
+            for each in client.embeddings.create(model=f"sim/{model}", input=TEXTS).data
+        ]
+        for model in ("vectors", "vectors-as-numbers")
     }
 
 
@@ -101,11 +144,6 @@ def unknown_model(user: User) -> Facts:
     return {}
 
 
-def neuron_dies_mid_stream(user: User) -> Facts:
-    asked = {**ASKED, "model": "sim/dying", "stream": True}
-    return facts_of(user.client("sk-dying").chat.completions.create(**asked))
-
-
 def neuron_falls_silent(user: User) -> Facts:
     user.client("sk-silent").chat.completions.create(**{**ASKED, "model": "sim/silent"})
     return {}
@@ -123,19 +161,33 @@ def hung_up(user: User) -> Facts:
     return {"seen": seen}
 
 
+def broken_stream(name: str) -> Callable[[User], Facts]:
+    """The scenario of one way to break."""
+
+    def scenario(user: User) -> Facts:
+        asked = {**ASKED, "model": f"sim/{name}", "stream": True}
+        return facts_of(user.client(f"sk-{name}").chat.completions.create(**asked))
+
+    scenario.__name__ = f"broken_{name}"
+    return scenario
+
+
 SCENARIOS: tuple[Callable[[User], Facts], ...] = (
     hung_up,
     plain,
     streamed,
     streamed_with_usage,
+    tools,
+    tools_streamed,
+    embedded,
     models,
     over_a_balance,
     over_a_long_window,
     over_a_short_window,
     wrong_key,
     unknown_model,
-    neuron_dies_mid_stream,
     neuron_falls_silent,
+    *map(broken_stream, BREAKS),
 )
 
 
@@ -144,12 +196,14 @@ def main() -> None:
     user = User(sys.argv[1])
     for scenario in SCENARIOS:
         facts: Facts = {"scenario": scenario.__name__, "raised": None}
+        began = time.monotonic()
         try:
             facts |= scenario(user)
         except openai.OpenAIError as error:
             facts["raised"] = type(error).__name__
             for name in ("status_code", "code", "type", "param", "request_id", "message"):
                 facts[name] = getattr(error, name, None)
+        facts["seconds"] = time.monotonic() - began
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()
 
