@@ -130,8 +130,8 @@ class Outcomes:
             self._parts.observer.restart_advised(neuron, cycles.count(neuron))
 
     def _restarted_ms(self, view: NeuronView, now_ms: int) -> int | None:
-        """When a neuron has restarted at the earliest, which is noticed now: it has been up for less
-        time than it was before. It has lost its caches then, and its memory is in one piece again.
+        """When a neuron has restarted at the earliest, which is noticed now: it has been up for
+        less time than before. It has lost its caches then, and its memory is in one piece again.
         """
         if view.uptime_seconds is None:
             return None
