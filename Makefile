@@ -39,7 +39,7 @@ demo: $(RUN_TIME)
 	$(PY) -m cortexd demo $(ARGS)
 
 test: $(READY) $(SDKS) $(WHEELS)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 check: style types coverage compare
 
