@@ -68,6 +68,7 @@ IO_MODULES = {
     "cortexd/gateway/out.py",
     "cortexd/gateway/progress.py",
     "cortexd/gateway/asgi.py",
+    "cortexd/gateway/hang_ups.py",
     "cortexd/gateway/http1.py",
     "cortexd/gateway/http1_wire.py",
 }
@@ -105,7 +106,8 @@ NURSERIES = {
     "cortexd/daemon/http_server.py",  # the connections'
     "cortexd/daemon/hypercorn_connection.py",  # one connection's reading and its protocol
     "cortexd/fleet/traffic.py",  # loads and unloads, whoever waits for them
-    "cortexd/gateway/relay.py",  # the hang-up watcher and the heartbeat of one request
+    "cortexd/gateway/relay.py",  # the heartbeat of one request
+    "cortexd/gateway/hang_ups.py",  # the hang-up watcher of one request
     "cortexd/demo/neuron.py",  # a simulated neuron is a whole server
     "cortexd/demo/http.py",
     "cortexd/demo/loads.py",

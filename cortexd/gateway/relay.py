@@ -9,6 +9,7 @@ what was used.
 """
 
 import contextlib
+from collections.abc import AsyncIterator
 from functools import partial
 
 import msgspec
@@ -142,22 +143,29 @@ class Relay:
         neuron has proved that it did nothing. Cancellation closes the connection to it at once.
         """
         outcomes: list[Outcome] = []
-        async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
 
-            async def watch() -> None:
-                await self._client.gone()
+            def hung_up() -> None:
                 if not outcomes:
                     self.progress.kind = EndingKind.CLIENT_GONE
-                nursery.cancel_scope.cancel(reason="the client hung up")
+                scope.cancel(reason="the client hung up")
 
-            nursery.start_soon(watch, name="hang-up watch")
-            if self._sending.stream:
-                beat = partial(self._out.keep_alive, self._clocks.heartbeat_seconds)
-                nursery.start_soon(beat, name="heartbeat")
-            outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
-            await self._out.quiet()
-            nursery.cancel_scope.cancel(reason="answered")
+            async with self._client.watching(hung_up), self._kept_alive():
+                outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
+                await self._out.quiet()
         return self._as_sent(outcomes[0]) if outcomes else None
+
+    @contextlib.asynccontextmanager
+    async def _kept_alive(self) -> AsyncIterator[None]:
+        """Let a client that reads a stream hear of us while this is entered."""
+        if not self._sending.stream:
+            yield
+            return
+        async with trio.open_nursery() as nursery:
+            beat = partial(self._out.keep_alive, self._clocks.heartbeat_seconds)
+            nursery.start_soon(beat, name="heartbeat")
+            yield
+            nursery.cancel_scope.cancel(reason="answered")
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""
