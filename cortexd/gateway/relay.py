@@ -9,7 +9,7 @@ what was used.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import msgspec
@@ -36,6 +36,7 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.fleet.view import NeuronName
 from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
+from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
 from cortexd.ledger.desk import Reservation
@@ -112,6 +113,7 @@ class Relay:
         *,
         pool: Pool,
         clocks: Clocks,
+        heartbeats: Heartbeats,
         stream_headers: Headers,
     ) -> None:
         """Prepare; nothing is sent yet. `stream_headers` go out with the head of a stream."""
@@ -119,6 +121,7 @@ class Relay:
         self._client = client
         self._pool = pool
         self._clocks = clocks
+        self._heartbeats = heartbeats
         self._watcher = self._watching()
         self.progress = Progress(token_per_chunk=sending.surface.token_per_chunk)
         self._out = Out(client, stream_headers, self.progress, self._watcher)
@@ -150,22 +153,15 @@ class Relay:
                     self.progress.kind = EndingKind.CLIENT_GONE
                 scope.cancel(reason="the client hung up")
 
-            async with self._client.watching(hung_up), self._kept_alive():
+            async with self._client.watching(hung_up), self._kept_alive(scope):
                 outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
-                await self._out.quiet()
         return self._as_sent(outcomes[0]) if outcomes else None
 
-    @contextlib.asynccontextmanager
-    async def _kept_alive(self) -> AsyncIterator[None]:
-        """Let a client that reads a stream hear of us while this is entered."""
+    def _kept_alive(self, scope: trio.CancelScope) -> AbstractAsyncContextManager[None]:
+        """While this is entered, a client that reads a stream hears of us."""
         if not self._sending.stream:
-            yield
-            return
-        async with trio.open_nursery() as nursery:
-            beat = partial(self._out.keep_alive, self._clocks.heartbeat_seconds)
-            nursery.start_soon(beat, name="heartbeat")
-            yield
-            nursery.cancel_scope.cancel(reason="answered")
+            return contextlib.nullcontext()
+        return self._heartbeats.beside(self._out, scope)
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""

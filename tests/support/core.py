@@ -245,6 +245,7 @@ async def core(
         gateway = Gateway(
             Keyring(entitlements), traffic, desk, settings, pool=pool, tell=told.append
         )
+        await nursery.start(gateway.heartbeats.run)
         try:
             yield Core(gateway, desk, traffic, told)
         finally:
