@@ -63,16 +63,18 @@ class HangUps:
         with select.epoll() as self._epoll:
             try:
                 task_status.started()
+                sweep_at = trio.current_time() + _SWEEP_SECONDS
                 while True:
-                    with trio.move_on_after(_SWEEP_SECONDS) as pause:
+                    with trio.move_on_at(sweep_at):
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
                     for descriptor, _ in self._epoll.poll(0):
                         left = self._peers.get(descriptor)
                         if left is not None:
                             left.has_left()
-                    if pause.cancelled_caught:
+                    if trio.current_time() >= sweep_at:
                         for peer in tuple(self.watched):
                             peer.read_ahead()
+                        sweep_at = trio.current_time() + _SWEEP_SECONDS
             finally:
                 self._epoll = None
                 self._peers.clear()

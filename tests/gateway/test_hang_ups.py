@@ -99,3 +99,24 @@ async def test_the_watched_are_read_from_once_in_a_while(
             await trio.sleep_forever()
         nursery.cancel_scope.cancel()
     assert peer.reads == 3
+
+
+async def test_the_watched_are_read_from_even_if_others_hang_up_all_the_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hang_ups, peer = HangUps(), Listening()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hang_ups.run)
+        hang_ups.watched.add(peer)
+        for _ in range(7):
+            here, there = socket.socketpair()
+            with here, there:
+                other = Listening()
+                hang_ups.add(here.fileno(), other)
+                there.close()
+                await other.left.wait()
+                hang_ups.forget(here.fileno(), other)
+            with trio.move_on_after(0.5):
+                await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    assert peer.reads == 3
