@@ -153,3 +153,17 @@ def test_each_clock_that_runs_out_is_counted_as_itself(
     found = samples(metrics=metrics)
     expired = {labels: value for (name, labels), value in found.items() if "expired_total" in name}
     assert expired == {(clock,): 1}
+
+
+def test_more_labels_than_are_remembered_are_all_counted() -> None:
+    metrics, standing = Metrics(), Standing(CI, 10, BALANCE, 10, 0, None, shadow=True)
+    shadow = Refused(standing, asked=1, fits_in_ms=None, exact=False)
+    asked = [
+        Finished("req_1", "POST", "/", 200, 1, "acme", f"key-{n}", would_refuse=shadow)
+        for n in range(5_000)
+    ]
+    for finished in asked * 2:
+        metrics.request(finished)
+    [family] = [f for f in metrics.registry.collect() if f.name.endswith("shadow_refusals")]
+    counted = [each.value for each in family.samples if each.name.endswith("_total")]
+    assert counted == [2] * 5_000

@@ -68,6 +68,8 @@ IO_MODULES = {
     "cortexd/gateway/out.py",
     "cortexd/gateway/progress.py",
     "cortexd/gateway/asgi.py",
+    "cortexd/gateway/hang_ups.py",
+    "cortexd/gateway/heartbeats.py",
     "cortexd/gateway/http1.py",
     "cortexd/gateway/http1_wire.py",
 }
@@ -91,6 +93,8 @@ DOORS = {
 BROAD_EXCEPT = {
     # The one catch-all of a request: a 500, a counter, a settled reservation.
     "cortexd/gateway/pipeline.py": 1,
+    # A heartbeat is written by a task of all streams: what it raises ends its own stream alone.
+    "cortexd/gateway/heartbeats.py": 1,
     # What one client's connection does must not end the daemon: counted and logged.
     "cortexd/daemon/http_server.py": 1,
     # The end of the process: logged once, exit code 1.
@@ -105,7 +109,8 @@ NURSERIES = {
     "cortexd/daemon/http_server.py",  # the connections'
     "cortexd/daemon/hypercorn_connection.py",  # one connection's reading and its protocol
     "cortexd/fleet/traffic.py",  # loads and unloads, whoever waits for them
-    "cortexd/gateway/relay.py",  # the hang-up watcher and the heartbeat of one request
+    "cortexd/gateway/heartbeats.py",  # heartbeats that are being written, of any stream
+    "cortexd/gateway/hang_ups.py",  # the hang-up watcher of one request over TLS or ASGI
     "cortexd/demo/neuron.py",  # a simulated neuron is a whole server
     "cortexd/demo/http.py",
     "cortexd/demo/loads.py",

@@ -63,6 +63,9 @@ class Conversation(Protocol):
 class Face(Protocol):
     """The fast face, as far as this module has to know it."""
 
+    async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Notice hang-ups on all connections, until cancelled."""
+
     def connection(self, wire: Wire) -> Conversation:
         """A connection that has just been accepted."""
 
@@ -84,6 +87,8 @@ async def serve(
     """
     server = _Server(Hypercorn(app, limits), fast, limits, contained)
     async with trio.open_nursery() as connections:
+        if fast is not None:
+            await connections.start(fast.watch, name="hang-ups")
         async with trio.open_nursery() as accepting:
             for listener in listeners:
                 await accepting.start(

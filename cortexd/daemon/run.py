@@ -125,6 +125,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
                 pool=pool,
                 tell=partial(_tell, metrics),
             )
+            await nursery.start(gateway.heartbeats.run, name="heartbeats")
             ended = trio.Event()
             await nursery.start(
                 partial(

@@ -7,6 +7,7 @@ broken pipe.
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, cast
 
 import trio
@@ -22,6 +23,7 @@ from cortexd.gateway.exchange import (
     header_map,
     usable_request_id,
 )
+from cortexd.gateway.hang_ups import watched_by_a_task
 
 __all__ = ["AsgiApp", "AsgiClient", "BodyLimits", "Core"]
 
@@ -114,6 +116,10 @@ class AsgiClient:
         """Return once the client has hung up."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """See `Client`. Needs a task of its own."""
+        return watched_by_a_task(self.gone, hung_up)
 
 
 def _head(scope: Message) -> Head:

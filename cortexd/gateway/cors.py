@@ -6,7 +6,8 @@ spend with a key that it was given.
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
+from contextlib import AbstractAsyncContextManager
 
 from cortexd.gateway.exchange import Client, Head, Headers
 
@@ -83,3 +84,7 @@ class ReadableByPages:
     async def gone(self) -> None:
         """Return once the client has hung up."""
         await self._client.gone()
+
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """While this is entered, `hung_up` is called as soon as the client has hung up."""
+        return self._client.watching(hung_up)

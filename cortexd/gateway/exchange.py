@@ -4,7 +4,8 @@ The core knows no server. A face (`asgi.py`, `http1.py`) turns its server's ways
 shapes: `Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -49,6 +50,9 @@ class Client(Protocol):
 
     async def gone(self) -> None:
         """Return once the client has hung up; never otherwise."""
+
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """While this is entered, `hung_up` is called as soon as the client has hung up."""
 
 
 class Core(Protocol[AdmittedT]):

@@ -12,9 +12,12 @@ connection ends when anything is out of step: a bad request, a body left unread,
 finished, a client that has gone.
 """
 
+import contextlib
 import math
 import secrets
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from typing import Generic, cast
 
@@ -31,6 +34,7 @@ from cortexd.gateway.exchange import (
     Incoming,
     usable_request_id,
 )
+from cortexd.gateway.hang_ups import HangUps, watched_by_a_task
 from cortexd.gateway.http1_parsing import (
     BadRequest,
     Framing,
@@ -67,6 +71,11 @@ class Http1Face(Generic[AdmittedT]):
         self.core = core
         self.limits = limits
         self.room = room
+        self.hang_ups = HangUps()
+
+    async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Notice hang-ups on all connections, until cancelled."""
+        await self.hang_ups.run(task_status=task_status)
 
     def connection(self, wire: Wire) -> "Http1Connection[AdmittedT]":
         """A connection that has just been accepted, to be `run`."""
@@ -84,6 +93,8 @@ class Http1Connection(Generic[AdmittedT]):
         self._patience = trio.CancelScope()
         self._is_waiting = False
         self._lingers = False
+        self._has_left = False
+        self._hung_up: Callable[[], None] | None = None
         self.is_draining = False
         self.is_gone = False
 
@@ -93,17 +104,24 @@ class Http1Connection(Generic[AdmittedT]):
         Bytes are returned, and the connection is left open, when the client speaks HTTP/2 from the
         start: they are what it has sent. Raises what the core raises.
         """
-        with self._patience:
-            try:
-                raw = await self._next_head(is_first=True)
-                if raw == _H2_PREFACE:
-                    return raw + bytes(self._unread)
-                while raw and await self._exchange(parse_head(raw)):
-                    raw = await self._next_head()
-            except BadRequest as bad:
-                await self._turn_down(bad)
-        await self._close()
-        return b""
+        hang_ups, descriptor = self._face.hang_ups, self._wire.descriptor
+        if descriptor is not None:
+            hang_ups.add(descriptor, self)
+        try:
+            with self._patience:
+                try:
+                    raw = await self._next_head(is_first=True)
+                    if raw == _H2_PREFACE:
+                        return raw + bytes(self._unread)
+                    while raw and await self._exchange(parse_head(raw)):
+                        raw = await self._next_head()
+                except BadRequest as bad:
+                    await self._turn_down(bad)
+            await self._close()
+            return b""
+        finally:
+            if descriptor is not None:
+                hang_ups.forget(descriptor, self)
 
     def drain(self) -> None:
         """Take no further request: end now if none has come, else after the answer."""
@@ -242,6 +260,41 @@ class Http1Connection(Generic[AdmittedT]):
             self._unread += data
             self.is_gone = not data or len(self._unread) > AHEAD_BYTES_MAX
 
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """See `Client`."""
+        if self._wire.descriptor is None or not self._face.hang_ups.is_running:
+            return watched_by_a_task(self.gone, hung_up)
+        return self._told(hung_up)
+
+    @contextlib.asynccontextmanager
+    async def _told(self, hung_up: Callable[[], None]) -> AsyncIterator[None]:
+        """Have `has_left` call `hung_up`."""
+        self._hung_up = hung_up
+        watched = self._face.hang_ups.watched
+        watched.add(self)
+        try:
+            if self._has_left:
+                self.has_left()
+            yield
+        finally:
+            watched.discard(self)
+            self._hung_up = None
+
+    def has_left(self) -> None:
+        """The client has hung up: whatever is being done for it ends now."""
+        self._has_left = True
+        if self._hung_up is not None:
+            self.is_gone = True
+            self._hung_up()
+
+    def read_ahead(self) -> None:
+        """Take in what was sent ahead of the answer; too much of it is a hang-up."""
+        while (data := self._wire.receive_now()) is not None:
+            self._unread += data
+            if not data or len(self._unread) > AHEAD_BYTES_MAX:
+                self.has_left()
+                return
+
     async def _turn_down(self, bad: BadRequest) -> None:
         """Answer bytes that were no request."""
         self._lingers = True
@@ -294,6 +347,10 @@ class Http1Client:
     async def gone(self) -> None:
         """Return once the client has hung up."""
         await self._connection.gone()
+
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """While this is entered, `hung_up` is called as soon as the client has hung up."""
+        return self._connection.watching(hung_up)
 
 
 _date = (0, b"")

@@ -22,8 +22,15 @@ _NOTSENT_LOWAT_BYTES = 16_384  # of what a slow client leaves in the kernel, as 
 class Wire(Protocol):
     """What the face needs of a connection. One task may receive while another sends."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """Where the kernel can tell of a hang-up by itself; None when one has to read for it."""
+
     async def receive(self) -> bytes:
         """Wait for bytes; b"" once the client has gone. A cancel loses nothing."""
+
+    def receive_now(self) -> bytes | None:
+        """What has come already; None when one has to wait, b"" once the client has gone."""
 
     async def send(self, data: bytes) -> bool:
         """Send all of it; False when the client has gone, or takes nothing for too long.
@@ -66,6 +73,20 @@ class PlainWire:
                 continue
             except (OSError, trio.ClosedResourceError):
                 return b""
+
+    @property
+    def descriptor(self) -> int | None:
+        """See `Wire`."""
+        return self._socket.fileno()
+
+    def receive_now(self) -> bytes | None:
+        """See `Wire`."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     async def send(self, data: bytes) -> bool:
         """See `Wire`. Checkpoints only if it has to wait."""
@@ -125,6 +146,15 @@ class TlsWire:
             return bytes(await self._stream.receive_some(RECEIVE_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
+
+    @property
+    def descriptor(self) -> int | None:
+        """See `Wire`."""
+        return None
+
+    def receive_now(self) -> bytes | None:
+        """See `Wire`. TLS always has to wait."""
+        return None
 
     async def send(self, data: bytes) -> bool:
         """See `Wire`."""

@@ -1,7 +1,8 @@
 """The client of one relay, while its answer is a stream: the head once, pieces, and heartbeats.
 
 Owns what is sent when: a heartbeat goes out only between two pieces, each of which is made of whole
-events. Refuses to know what the pieces say.
+events, and none after the end. Refuses to know what the pieces say, and when one is due
+(heartbeats.py).
 """
 
 import trio
@@ -9,6 +10,14 @@ import trio
 from cortexd.dialects.surface import Watcher
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.progress import Progress
+
+
+class _Beat:
+    """A heartbeat that is being sent."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.over = trio.Event()
 
 
 class Out:
@@ -24,18 +33,17 @@ class Out:
         self._client = client
         self._headers = headers
         self._progress = progress
-        self._written_at = 0.0
-        self._beat: trio.Event | None = None
+        self._is_sending = False  # stays so when a piece was cut off: nothing may follow it
+        self._has_ended = False
+        self._beat: _Beat | None = None
+        self.written_at = 0.0
 
     async def start(self) -> None:
         """Send the head, once."""
-        await self.quiet()
+        await self._quiet()
+        self._is_sending = True
         await self._start()
-
-    async def quiet(self) -> None:
-        """Wait until no heartbeat is half sent."""
-        if self._beat is not None:
-            await self._beat.wait()
+        self._is_sending = False
 
     async def write(self, data: bytes) -> None:
         """Send a piece, with the head before the first one."""
@@ -45,35 +53,42 @@ class Out:
             return
         self._progress.first_byte()
         # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
-        self._progress.is_writing = True
+        self._is_sending = self._progress.is_writing = True
         await self._client.write(data)
-        self._progress.is_writing = False
-        self._written_at = trio.current_time()
+        self._is_sending = self._progress.is_writing = False
+        self.written_at = trio.current_time()
 
     async def heartbeat(self) -> None:
-        """Send a sign of life, unless something is being sent anyway."""
-        if self._watcher is None or self._beat is not None or self._progress.is_writing:
+        """Send a sign of life, unless something is being sent anyway or the stream has ended."""
+        if self._watcher is None or self._beat or self._is_sending or self._has_ended:
             return
-        self._beat = trio.Event()
+        beat = self._beat = _Beat()
         try:
-            await self._start()
-            await self._client.write(self._watcher.heartbeat())
+            with beat.scope:
+                await self._start()
+                await self._client.write(self._watcher.heartbeat())
         finally:
-            self._written_at = trio.current_time()
-            self._beat.set()
+            self.written_at = trio.current_time()
             self._beat = None
+            beat.over.set()
 
-    async def keep_alive(self, every_seconds: float) -> None:
-        """Send a heartbeat whenever nothing else was sent for so long, until cancelled."""
-        self._written_at = trio.current_time()
-        while True:
-            await trio.sleep_until(self._written_at + every_seconds)
-            if trio.current_time() < self._written_at + every_seconds:
-                continue
-            if self._progress.is_writing:
-                self._written_at = trio.current_time()
-            else:
-                await self.heartbeat()
+    async def end(self) -> None:
+        """Let no heartbeat begin from now on. Waits for one that is half sent; a cancel cuts it
+        off.
+        """
+        self._has_ended = True
+        try:
+            await self._quiet()
+        finally:
+            if self._beat is not None:
+                self._beat.scope.cancel(reason="the stream ended")
+                with trio.CancelScope(shield=True):
+                    await self._beat.over.wait()
+
+    async def _quiet(self) -> None:
+        """Wait until no heartbeat is half sent."""
+        if self._beat is not None:
+            await self._beat.over.wait()
 
     async def _start(self) -> None:
         if not self._progress.started:

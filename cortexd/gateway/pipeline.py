@@ -31,6 +31,7 @@ from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
 from cortexd.gateway.exchange import Client, Head, Incoming
+from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
@@ -98,6 +99,7 @@ class Gateway:
         self._settings = settings
         self._tell = tell
         self._secret = secrets.token_bytes(32)
+        self.heartbeats = Heartbeats(settings.clocks.heartbeat_seconds)  # to be run beside it
 
     def admit(self, head: Head) -> Admitted | Refusal:
         """Judge a request by its head alone: does the endpoint exist, may this caller use it."""
@@ -225,6 +227,7 @@ class Gateway:
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
+                heartbeats=self.heartbeats,
                 stream_headers=answers.stream_headers(head.request_id, granted.standings),
             )
             outlook.progress = relay.progress

@@ -9,6 +9,7 @@ what was used.
 """
 
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import msgspec
@@ -35,6 +36,7 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.fleet.view import NeuronName
 from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
+from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
 from cortexd.ledger.desk import Reservation
@@ -111,6 +113,7 @@ class Relay:
         *,
         pool: Pool,
         clocks: Clocks,
+        heartbeats: Heartbeats,
         stream_headers: Headers,
     ) -> None:
         """Prepare; nothing is sent yet. `stream_headers` go out with the head of a stream."""
@@ -118,6 +121,7 @@ class Relay:
         self._client = client
         self._pool = pool
         self._clocks = clocks
+        self._heartbeats = heartbeats
         self._watcher = self._watching()
         self.progress = Progress(token_per_chunk=sending.surface.token_per_chunk)
         self._out = Out(client, stream_headers, self.progress, self._watcher)
@@ -142,22 +146,22 @@ class Relay:
         neuron has proved that it did nothing. Cancellation closes the connection to it at once.
         """
         outcomes: list[Outcome] = []
-        async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
 
-            async def watch() -> None:
-                await self._client.gone()
+            def hung_up() -> None:
                 if not outcomes:
                     self.progress.kind = EndingKind.CLIENT_GONE
-                nursery.cancel_scope.cancel(reason="the client hung up")
+                scope.cancel(reason="the client hung up")
 
-            nursery.start_soon(watch, name="hang-up watch")
-            if self._sending.stream:
-                beat = partial(self._out.keep_alive, self._clocks.heartbeat_seconds)
-                nursery.start_soon(beat, name="heartbeat")
-            outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
-            await self._out.quiet()
-            nursery.cancel_scope.cancel(reason="answered")
+            async with self._client.watching(hung_up), self._kept_alive(scope):
+                outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
         return self._as_sent(outcomes[0]) if outcomes else None
+
+    def _kept_alive(self, scope: trio.CancelScope) -> AbstractAsyncContextManager[None]:
+        """While this is entered, a client that reads a stream hears of us."""
+        if not self._sending.stream:
+            return contextlib.nullcontext()
+        return self._heartbeats.beside(self._out, scope)
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""

@@ -1,6 +1,8 @@
 """What is counted of requests, by model and neuron, and of what they cost, by account and key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -14,6 +16,18 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _SPEEDS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 
 _MODEL_NODE = ("model", "node")
+
+_CHILDREN_MAX = 4096
+
+_InstrumentT = TypeVar("_InstrumentT", Counter, Histogram)
+
+
+def _children(instrument: _InstrumentT) -> Callable[..., _InstrumentT]:
+    """`instrument.labels`, with those that were asked for last remembered: to find one costs three
+    times what it costs to count.
+    """
+    return lru_cache(_CHILDREN_MAX)(instrument.labels)
+
 
 _NEURON_CLOCKS: dict[Clock, str] = {
     "first_byte": "first_token",
@@ -32,11 +46,11 @@ class RequestInstruments:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the instruments."""
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(name, text, _MODEL_NODE, registry=registry)
+        def counter(name: str, text: str) -> Callable[..., Counter]:
+            return _children(Counter(name, text, _MODEL_NODE, registry=registry))
 
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(name, text, _MODEL_NODE, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Callable[..., Histogram]:
+            return _children(Histogram(name, text, _MODEL_NODE, buckets=buckets, registry=registry))
 
         self._requests = counter("cortex_requests_total", "Requests to inference endpoints")
         self._errors = counter("cortex_request_errors_total", "Requests answered with an error")
@@ -90,30 +104,30 @@ class RequestInstruments:
         if finished.model is None:
             return
         labels = (finished.model, finished.neuron or "")
-        self._requests.labels(*labels).inc()
+        self._requests(*labels).inc()
         left_early = finished.ending is EndingKind.CLIENT_GONE
         failed = finished.failure is not None or finished.code is not None
         if failed or (finished.status >= 400 and not left_early):
-            self._errors.labels(*labels).inc()
-        self._duration.labels(*labels).observe(finished.duration_seconds)
+            self._errors(*labels).inc()
+        self._duration(*labels).observe(finished.duration_seconds)
         if finished.charge is not None:
             self._spend.charged(finished, finished.charge)
             if finished.charge.overrun:
-                self._overrun.labels(*labels).inc(finished.charge.overrun)
+                self._overrun(*labels).inc(finished.charge.overrun)
         if finished.first_token_seconds is not None:
             self._answered(finished, finished.first_token_seconds, labels)
 
     def _answered(self, finished: Finished, first: float, labels: tuple[str, str]) -> None:
-        self._first_token.labels(*labels).observe(first)
+        self._first_token(*labels).observe(first)
         usage = finished.usage
         if usage is None:
             return
-        self._prompt.labels(*labels).inc(usage.prompt_tokens)
-        self._completion.labels(*labels).inc(usage.completion_tokens)
-        self._cached.labels(*labels).inc(usage.cached_prompt_tokens)
+        self._prompt(*labels).inc(usage.prompt_tokens)
+        self._completion(*labels).inc(usage.completion_tokens)
+        self._cached(*labels).inc(usage.cached_prompt_tokens)
         seconds = finished.duration_seconds - first
         if finished.stream and usage.completion_tokens > 1 and seconds > 0:
-            self._speed.labels(*labels).observe((usage.completion_tokens - 1) / seconds)
+            self._speed(*labels).observe((usage.completion_tokens - 1) / seconds)
 
 
 def _expired_clock(finished: Finished) -> str | None:
@@ -129,8 +143,8 @@ class SpendInstruments:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the instruments."""
 
-        def counter(name: str, text: str, *more: str) -> Counter:
-            return Counter(name, text, ("account", "key", *more), registry=registry)
+        def counter(name: str, text: str, *more: str) -> Callable[..., Counter]:
+            return _children(Counter(name, text, ("account", "key", *more), registry=registry))
 
         self._tokens = counter("cortex_spend_tokens_total", "Tokens charged")
         self._prompt = counter("cortex_spend_prompt_tokens_total", "Prompt tokens charged")
@@ -147,16 +161,16 @@ class SpendInstruments:
     def charged(self, finished: Finished, charge: Charge) -> None:
         """Count what one request cost."""
         labels = (finished.account_id or "", finished.key_id or "")
-        self._tokens.labels(*labels).inc(charge.tokens)
-        self._prompt.labels(*labels).inc(charge.prompt_tokens)
-        self._completion.labels(*labels).inc(charge.completion_tokens)
+        self._tokens(*labels).inc(charge.tokens)
+        self._prompt(*labels).inc(charge.prompt_tokens)
+        self._completion(*labels).inc(charge.completion_tokens)
 
     def refused(self, finished: Finished) -> None:
         """Count one refusal by a cap."""
         account, key = finished.account_id or "", finished.key_id or ""
-        self._refusals.labels(account, key, finished.code or "").inc()
+        self._refusals(account, key, finished.code or "").inc()
 
     def shadow_refused(self, finished: Finished) -> None:
         """Count one request that was served although a shadow cap has no room for it."""
         account, key = finished.account_id or "", finished.key_id or ""
-        self._shadow_refusals.labels(account, key).inc()
+        self._shadow_refusals(account, key).inc()

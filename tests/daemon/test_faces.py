@@ -434,7 +434,7 @@ async def test_a_client_that_leaves_in_its_request_is_not_served(
 
 @transports
 @both
-@pytest.mark.parametrize("path", [b"/silent", b"/flood"])
+@pytest.mark.parametrize("path", [b"/silent", b"/watched", b"/flood"])
 async def test_a_client_that_leaves_ends_its_request_at_once(
     face: FaceName, transport: Transport, path: bytes, tmp_path: Path
 ) -> None:
@@ -452,27 +452,42 @@ async def test_a_client_that_leaves_ends_its_request_at_once(
 
 @fast_only("stops reading while bytes wait behind a request, and misses the hang-up")
 @transports
+@pytest.mark.parametrize("path", [b"/silent", b"/watched"])
 @pytest.mark.parametrize("after", [b"\r\n", GET, b"x" * 70_000])
 async def test_a_hang_up_is_seen_whatever_was_sent_after_the_request(
-    face: FaceName, transport: Transport, after: bytes, tmp_path: Path
+    face: FaceName, transport: Transport, after: bytes, path: bytes, tmp_path: Path
 ) -> None:
     async with served(face, transport, tmp_path) as server:
         async with server.peer() as peer:
-            await peer.send(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n" + after)
+            await peer.send(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n\r\n" + after)
             with trio.fail_after(5):
                 await server.core.began.wait()
         with trio.fail_after(5):
             await server.core.ended.wait()
-    assert server.core.paths == ["/silent"]
+    assert server.core.paths == [path.decode()]
+
+
+@transports
+@both
+async def test_a_request_that_was_watched_leaves_the_connection_in_step(
+    face: FaceName, transport: Transport, tmp_path: Path
+) -> None:
+    async with served(face, transport, tmp_path) as server, server.peer() as peer:
+        for _ in range(3):
+            await peer.send(b"GET /looked HTTP/1.1\r\nhost: x\r\n\r\n" + SIZED)
+            assert (await peer.answer()).body == b"there"
+            assert (await peer.answer()).body == b"hello"
 
 
 @fast_only("stops reading, and the sender waits")
 @transports
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [b"/silent", b"/watched"])
 async def test_too_much_sent_ahead_of_an_answer_ends_the_connection(
-    face: FaceName, transport: Transport, tmp_path: Path
+    face: FaceName, transport: Transport, path: bytes, tmp_path: Path
 ) -> None:
     async with served(face, transport, tmp_path) as server, server.peer() as peer:
-        await peer.send(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n")
+        await peer.send(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n\r\n")
         with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
             while True:
                 await peer.send(b"x" * 65_536)

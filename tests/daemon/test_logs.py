@@ -1,12 +1,15 @@
 """The log: one line per event, safe whatever came from outside."""
 
 import logging
+from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from cortexd.daemon import logs
+from cortexd.dialects.usage import EndingKind
 from cortexd.finished import Finished
+from cortexd.fleet.serving import Cause, Unserved
 from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Refused, Standing, key_scope
@@ -38,6 +41,50 @@ def test_a_request_is_one_line_of_key_value_pairs(caplog: pytest.LogCaptureFixtu
     assert record.getMessage() == (
         "event=request request_id=req_1 method=POST path=/v1/chat/completions status=200 key=ci "
         "model=org/model neuron=beast reserved=52 first_token_ms=10 duration_ms=250"
+    )
+
+
+def test_all_that_can_be_said_of_a_request_is_in_its_line_in_one_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = msgspec.structs.replace(
+        finished(charge=msgspec.structs.replace(CHARGE, overrun=0)),
+        path="/v1/chat/completions?a b",
+        status=503,
+        code="no_neuron",
+        account_id="acme",
+        stream=True,
+        clamped_from=532,
+        unjournalled=True,
+        ending=EndingKind.NEURON_FAILED,
+        failure="it broke",
+        waited_ms=7,
+        unserved=Unserved(Cause.QUEUE_CLOCK),
+        dropped=("store", "user"),
+        retry_count="2",
+    )
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(told)
+    [record] = caplog.records
+    assert record.getMessage() == (
+        'event=request request_id=req_1 method=POST path="/v1/chat/completions?a b" status=503 '
+        "code=no_neuron account=acme key=ci model=org/model neuron=beast stream=1 reserved=52 "
+        "clamped_from=532 unjournalled=1 charged=90 why=settle "
+        f"ending={EndingKind.NEURON_FAILED.value} waited_ms=7 "
+        f'unserved={Cause.QUEUE_CLOCK.value} failure="it broke" first_token_ms=10 duration_ms=250 '
+        "dropped=store,user sdk_retry=2"
+    )
+
+
+def test_a_refusal_before_anybody_is_known_is_a_short_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "cortexd"):
+        logs.request_line(Finished("req_1", "GET", "/100%", 404, 0.0004, code="not_found"))
+    [record] = caplog.records
+    assert record.getMessage() == (
+        'event=request request_id=req_1 method=GET path="/100%" status=404 code=not_found '
+        "duration_ms=0"
     )
 
 
@@ -85,7 +132,10 @@ def test_what_is_unusual_about_a_request_is_in_its_line(caplog: pytest.LogCaptur
         ("back\\slash", '"back\\\\slash"'),
         ("Zürich", '"Zürich"'),
         ("line\nbreak\x1b[31m", '"line?break?[31m"'),
+        ("x" * 200, "x" * 200),
         ("x" * 500, "x" * 200),
+        ("x" * 200 + "\n", "x" * 200),
+        ("plain\n", '"plain?"'),
     ],
 )
 def test_text_from_outside_cannot_forge_a_line_or_a_field(text: str, shown: str) -> None:
@@ -113,16 +163,45 @@ def test_an_id_with_odd_characters_is_quoted_wherever_it_stands(
     assert ' neuron="b=c" model="say what" ' in overrun
 
 
-def test_under_journald_every_line_carries_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
+_OF_THE_PROCESS = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Logging may be set up, and is as it was afterwards."""
     root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        logs.set_up({"JOURNAL_STREAM": "8:1"})
-        logging.getLogger("cortexd.test").error("one\ntwo")
-        logs.set_up({})
-        logging.getLogger("cortexd.test").warning("three")
-    finally:
-        root.handlers[:], root.level = before, level
+    handlers, level = root.handlers[:], root.level
+    before = {name: getattr(logging, name) for name in _OF_THE_PROCESS}
+    yield
+    root.handlers[:], root.level = handlers, level
+    for name, value in before.items():
+        setattr(logging, name, value)
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_under_journald_every_line_carries_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up({"JOURNAL_STREAM": "8:1"})
+    logging.getLogger("cortexd.test").error("one\ntwo")
+    logs.request_line(finished(charge=CHARGE))
+    logs.set_up({})
+    logging.getLogger("cortexd.test").warning("three")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["<3>cortexd.test one", "<3>two"]
-    assert lines[2].endswith("WARNING cortexd.test three")
+    assert lines[2].startswith("<6>cortexd.request event=request request_id=req_1 ")
+    assert lines[3].startswith("<3>cortexd.request event=overrun request_id=req_1 ")
+    assert lines[4].endswith("WARNING cortexd.test three")
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_what_was_raised_is_still_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines are made without looking for the place that logs; a traceback does not need it."""
+    logs.set_up({"JOURNAL_STREAM": "8:1"})
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        logging.getLogger("cortexd.test").exception("event=bug")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "<3>cortexd.test event=bug"
+    assert any("test_logs.py" in line for line in lines)
+    assert lines[-1] == "<3>ZeroDivisionError"
+    assert all(line.startswith("<3>") for line in lines)

@@ -1,8 +1,10 @@
 """Pages in a browser: preflights before any key, and answers that a page may read."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from cortexd.gateway.cors import is_preflight, origin_headers, preflight_headers
 from cortexd.gateway.endpoints import ENDPOINTS, Endpoint
@@ -63,6 +65,19 @@ async def test_a_page_may_read_answers_streams_and_every_refusal(tmp_path: Path)
         readable = client.headers["access-control-expose-headers"].split(", ")
         assert {"x-request-id", "retry-after", "x-ratelimit-remaining-tokens"} <= set(readable)
         assert "access-control-allow-credentials" not in client.headers
+
+
+async def test_a_page_that_is_closed_ends_its_request(tmp_path: Path) -> None:
+    async with (
+        fake_neuron(silent=True) as neuron,
+        core(tmp_path, {"a": neuron.url}) as it,
+        trio.open_nursery() as nursery,
+    ):
+        client = RecordingClient()
+        nursery.start_soon(partial(it.ask, chat(), client=client, origin=PAGE))
+        await neuron.wait_for_hits(1)
+        client.hang_up()
+        await neuron.wait_for_hang_up()
 
 
 async def test_who_is_no_page_gets_no_header_of_this_kind(tmp_path: Path) -> None:

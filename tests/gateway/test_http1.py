@@ -29,6 +29,16 @@ class ScriptedWire:
         self.closed_after: float | None = None
         self.lingered = False
 
+    @property
+    def descriptor(self) -> None:
+        """There is none."""
+
+    def receive_now(self) -> bytes | None:
+        """The next piece, if it is one."""
+        if self._script and isinstance(self._script[0], bytes):
+            return self._script.pop(0)  # type: ignore[return-value]  # just looked at
+        return None
+
     async def receive(self) -> bytes:
         """The next piece."""
         while self._script:
@@ -133,6 +143,28 @@ async def test_what_comes_ahead_is_kept_up_to_the_bound() -> None:
         core = await run(wire)
         assert core.ended.is_set()
         assert wire.sent == b""
+
+
+async def test_reading_ahead_finds_a_hang_up_behind_what_was_sent_ahead() -> None:
+    for script, is_gone in (
+        ([b"x"], False),
+        ([b"x", b""], True),
+        ([b"x" * AHEAD_BYTES_MAX, b"x"], True),
+    ):
+        conversation, told = connection(ScriptedWire(*script), PathCore()), trio.Event()
+        async with conversation._told(told.set):
+            conversation.read_ahead()
+            assert told.is_set() == is_gone
+        assert conversation.is_gone == is_gone
+
+
+async def test_a_hang_up_before_a_request_is_watched_is_told_when_it_is() -> None:
+    conversation, told = connection(ScriptedWire(), PathCore()), trio.Event()
+    conversation.has_left()
+    assert not conversation.is_gone
+    async with conversation._told(told.set):
+        assert told.is_set()
+    assert conversation.is_gone
 
 
 async def test_nothing_more_is_sent_once_a_send_has_failed() -> None:

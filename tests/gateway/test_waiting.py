@@ -147,6 +147,35 @@ async def test_heartbeats_go_on_while_a_neuron_reads_the_prompt_and_never_break_
             assert event.startswith(": ") or event == "data: [DONE]" or json.loads(event[6:])
 
 
+async def test_a_bug_in_a_heartbeat_ends_its_own_request_and_no_other(tmp_path: Path) -> None:
+    """All heartbeats are written by tasks of one owner, which must not end with one of them."""
+
+    class Failing(RecordingClient):
+        async def write(self, data: bytes) -> None:
+            if self.pieces:  # the first one was written by the request itself, as it has to wait
+                raise ZeroDivisionError
+            await super().write(data)
+
+    neuron = a_neuron()
+    neuron.switches.gated_loads = True
+    async with (
+        running(neuron),
+        core(tmp_path, {"a": neuron.url}, keys=[RICH], catalogue=CATALOGUE, clocks=BUSY) as it,
+        trio.open_nursery() as nursery,
+    ):
+        fine, failing = RecordingClient(), Failing()
+        nursery.start_soon(ask, it, chat(stream=True), fine)
+        with pytest.raises(ExceptionGroup):
+            await it.ask(chat(stream=True), client=failing)
+        assert not failing.finished
+        assert len(it.told) == 1
+        await fine.wait_for_pieces(len(fine.pieces) + 2)
+        await neuron.allow_load()
+        await fine.wait_for_end()
+        assert fine.tokens == 5
+        assert (await spent(it))[1] == 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_while_waiting_pays_nothing_and_the_load_goes_on(
     tmp_path: Path, stream: bool

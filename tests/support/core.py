@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import trio
@@ -33,6 +34,7 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.fleet.view import NeuronKind
 from cortexd.gateway.auth import Keyring, caps_of
 from cortexd.gateway.exchange import Head, Headers, Incoming
+from cortexd.gateway.hang_ups import watched_by_a_task
 from cortexd.gateway.pipeline import Gateway, Settings
 from cortexd.gateway.relay import Clocks
 from cortexd.ledger.calls import AnyCall
@@ -83,6 +85,10 @@ class RecordingClient:
     async def gone(self) -> None:
         """Return once `hang_up` was called."""
         await self._hung_up.wait()
+
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """Call `hung_up` when `hang_up` was called."""
+        return watched_by_a_task(self.gone, hung_up)
 
     def hang_up(self) -> None:
         """Leave."""
@@ -239,6 +245,7 @@ async def core(
         gateway = Gateway(
             Keyring(entitlements), traffic, desk, settings, pool=pool, tell=told.append
         )
+        await nursery.start(gateway.heartbeats.run)
         try:
             yield Core(gateway, desk, traffic, told)
         finally:

@@ -16,6 +16,7 @@ from typing import Literal, cast
 import h11
 import msgspec
 import trio
+import trio.testing
 import trustme
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
@@ -83,6 +84,16 @@ class PathCore:
         match path:
             case "/silent":
                 await client.gone()
+            case "/watched":
+                with trio.CancelScope() as scope:
+                    async with client.watching(scope.cancel):
+                        await trio.sleep_forever()
+            case "/looked":
+                with trio.CancelScope() as scope:
+                    async with client.watching(scope.cancel):
+                        await trio.testing.wait_all_tasks_blocked()
+                    await client.start(200, ((b"content-length", b"5"),))
+                    await client.finish(b"there")
             case "/flood":
                 await self._flood(client)
             case "/pieces":
