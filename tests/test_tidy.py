@@ -59,6 +59,8 @@ IO_MODULES = {
     "cortexd/fleet/link.py",
     "cortexd/fleet/answer.py",
     "cortexd/fleet/neuron.py",
+    "cortexd/fleet/engines/controls.py",
+    "cortexd/fleet/engines/neuron.py",
     "cortexd/fleet/poller.py",
     "cortexd/fleet/loader.py",
     "cortexd/fleet/traffic.py",

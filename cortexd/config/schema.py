@@ -123,6 +123,22 @@ class Eviction(_Strict, frozen=True):
     drain_seconds: SecondsOrOff = 120
 
 
+NeuronKind = Literal[
+    "neuron",
+    "llama-server",
+    "llama-router",
+    "llama-swap",
+    "vllm",
+    "sglang",
+    "ollama",
+    "lmstudio",
+    "mistralrs",
+    "tabby",
+    "openai",
+]
+"""What a neuron is, and so what it is asked and told; `openai` is any server with that API."""
+
+
 class Neuron(_Strict, frozen=True):
     """One server that runs models.
 
@@ -134,7 +150,7 @@ class Neuron(_Strict, frozen=True):
 
     name: Name
     endpoint: Text
-    kind: Literal["neuron", "openai"] = "neuron"
+    kind: NeuronKind = "neuron"
     api_key: Secret | None = None
     max_in_flight: Count | None = None
     mac: HardwareAddress | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cortexd.fleet.engines.abilities import loads
 from cortexd.fleet.feasibility import pinned_to
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.situation import Books, Residency
@@ -231,7 +232,7 @@ def idle(situation: Situation) -> tuple[Residency, ...]:
     return tuple(
         (neuron.name, model)
         for neuron in situation.view.neurons.values()
-        if neuron.healthy and neuron.kind != "openai"
+        if neuron.healthy and loads(neuron.kind)
         for model in neuron.models
         if _is_idle(books, neuron, model)
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cortexd.fleet.engines.abilities import loads, places_itself
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import NeuronName
 
@@ -34,6 +35,7 @@ class Reason(enum.Enum):
     """
 
     CANNOT_LOAD = "cannot_load"
+    NOT_THERE = "not_there"
     NOT_PINNED_HERE = "not_pinned_here"
     HARNESS_MISSING = "harness_missing"
     TOO_FEW_DEVICES = "too_few_devices"
@@ -77,13 +79,17 @@ def why_infeasible(
     """Why the neuron can never load the model; None: as far as is known, it can.
 
     CUDA_UNAVAILABLE comes last, so it means: nothing else is in the way, once that machine has been
-    rebooted. The harness counts only where both sides name one.
+    rebooted. The harness counts only where both sides name one. An engine that places models itself
+    can load what it lists, and nothing is asked about its cards.
     """
-    if neuron.kind == "openai":
+    if not loads(neuron.kind):
         return Reason.CANNOT_LOAD
     pinned = pinned_to(model, pins)
     if pinned and neuron.name not in pinned:
         return Reason.NOT_PINNED_HERE
+    if places_itself(neuron.kind):
+        is_heard = neuron.healthy or bool(neuron.models)
+        return Reason.NOT_THERE if is_heard and ModelId(model.id) not in neuron.models else None
     discovery = neuron.discovery
     if discovery is None:
         return None

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import trio
 
+from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.load_calls import LoadFailed, UnloadFailed
-from cortexd.fleet.neuron import Control, control_of
+from cortexd.fleet.neuron import Control
 from cortexd.fleet.orders import Failure, Load, Order, Unload, Wake, Why
 from cortexd.fleet.view import NeuronName
 from cortexd.fleet.wake import WakeFailed, send_magic_packet

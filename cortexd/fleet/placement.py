@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.fleet import eviction
+from cortexd.fleet.engines.abilities import places_itself
 from cortexd.fleet.eviction import Candidate, Protection
 from cortexd.fleet.feasibility import Reason, share_mb, why_infeasible, width
 from cortexd.fleet.reports import ModelId
@@ -212,6 +213,8 @@ def _hindrance(neuron: NeuronView, model: ModelId, books: Books) -> Why | None:
         return Why.UNLOADING
     if offer is not None and offer.status is not Status.UNLOADED:
         return Why.UNSERVABLE
+    if places_itself(neuron.kind):
+        return None
     if neuron.discovery is None or neuron.is_stale:
         return Why.NOT_KNOWN_YET
     return Why.WARMING_UP if books.loads_by_itself(neuron) else None
@@ -270,9 +273,12 @@ class _Site(msgspec.Struct, frozen=True):
 
 def _site(entry: CatalogueModel, neuron: NeuronView, books: Books) -> _Site:
     """A model of unknown size takes cards on which no model is and of which strangers have at most
-    half: that is all that can be asked for.
+    half: that is all that can be asked for. An engine that places models itself always has a
+    place, of no card that anybody here knows.
     """
     machine = books.machine(neuron)
+    if places_itself(neuron.kind):
+        return _Site(neuron, machine, 0, entry.vram_mb, None, ())
     vram_mb = books.vram_mb(ModelId(entry.id))
     devices = width(entry, vram_mb, [card.total_mb for card in machine.cards])
     share = None if vram_mb is None else share_mb(vram_mb, devices or 1)

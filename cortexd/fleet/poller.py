@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cortexd.fleet.neuron import Control, PollFailed, control_of
+from cortexd.fleet.engines.controls import control_of
+from cortexd.fleet.neuron import Control, PollFailed
 from cortexd.fleet.view import Missed, NeuronName, NeuronView, Report, fold
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NOWHERE: dict[Reason, str] = {
     Reason.CANNOT_LOAD: "no neuron here can load models",
+    Reason.NOT_THERE: "no neuron here has it, and none fetches it by itself",
     Reason.NOT_PINNED_HERE: "no neuron here is one that it is pinned to",
     Reason.HARNESS_MISSING: "no neuron here has its harness",
     Reason.TOO_FEW_DEVICES: "no neuron here has as many devices as it needs",

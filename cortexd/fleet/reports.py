@@ -133,7 +133,11 @@ class Discovery(msgspec.Struct, frozen=True):
 
 
 class ModelReport(msgspec.Struct, frozen=True):
-    """One entry of a neuron's model list; `status` as it was said."""
+    """One entry of a neuron's model list; `status` as it was said.
+
+    `asleep`: loaded, but its weights have to be fetched back first, which its engine does when the
+    next request comes.
+    """
 
     id: ModelId
     status: str
@@ -146,6 +150,7 @@ class ModelReport(msgspec.Struct, frozen=True):
     tool_call: bool = False
     reasoning: bool = False
     servable: Servable | None = None
+    asleep: bool = False
 
 
 class _WireLimit(msgspec.Struct, frozen=True):
@@ -194,7 +199,8 @@ class _OpenAiModels(msgspec.Struct, frozen=True):
 _Shape = TypeVar("_Shape")
 
 
-def _decoded(body: bytes, shape: type[_Shape]) -> _Shape:
+def decoded(body: bytes, shape: type[_Shape]) -> _Shape:
+    """A reply as a struct of this shape; raises Garbage, which repeats nothing of it."""
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
@@ -206,7 +212,7 @@ def _decoded(body: bytes, shape: type[_Shape]) -> _Shape:
 def read_models(body: bytes) -> tuple[ModelReport, ...]:
     """`GET /models` of a neuron: a bare array. Of entries with one id the first counts."""
     found: dict[str, ModelReport] = {}
-    for each in _decoded(body, tuple[_WireModel, ...]):
+    for each in decoded(body, tuple[_WireModel, ...]):
         found.setdefault(each.id, _model(each))
     return tuple(found.values())
 
@@ -221,7 +227,9 @@ def _model(said: _WireModel) -> ModelReport:
         vram_used_mb=said.vram_used_mb,
         capabilities=said.capabilities,
         limit=Limit(
-            context=_context(limit.context), input=limit.input or None, output=limit.output or None
+            context=context_of(limit.context),
+            input=limit.input or None,
+            output=limit.output or None,
         ),
         cost=None
         if cost is None
@@ -232,7 +240,7 @@ def _model(said: _WireModel) -> ModelReport:
     )
 
 
-def _context(tokens: object) -> int | None:
+def context_of(tokens: object) -> int | None:
     """A size of a context as an engine states it; None when that is no usable number."""
     if type(tokens) is int and _CONTEXT_TOKENS_MIN <= tokens < NUMBER_LIMIT:
         return tokens
@@ -246,7 +254,7 @@ def read_openai_models(body: bytes) -> tuple[ModelReport, ...]:
     `context_length` or `max_context_length`; the smallest of what is stated counts.
     """
     found: dict[str, ModelReport] = {}
-    for each in _decoded(body, _OpenAiModels).data:
+    for each in decoded(body, _OpenAiModels).data:
         meta = each.meta if isinstance(each.meta, dict) else {}
         stated = (
             each.max_model_len,
@@ -254,7 +262,7 @@ def read_openai_models(body: bytes) -> tuple[ModelReport, ...]:
             each.context_length,
             each.max_context_length,
         )
-        contexts = [tokens for tokens in map(_context, stated) if tokens is not None]
+        contexts = [tokens for tokens in map(context_of, stated) if tokens is not None]
         report = ModelReport(
             ModelId(each.id), "loaded", limit=Limit(context=min(contexts, default=None))
         )
@@ -264,14 +272,14 @@ def read_openai_models(body: bytes) -> tuple[ModelReport, ...]:
 
 def read_health(body: bytes) -> Health:
     """`GET /health` of a neuron."""
-    return _decoded(body, Health)
+    return decoded(body, Health)
 
 
 def read_discovery(body: bytes) -> Discovery:
     """`GET /discovery` of a neuron."""
-    return _decoded(body, Discovery)
+    return decoded(body, Discovery)
 
 
 def read_endpoint(body: bytes) -> str:
     """`GET /models/{id}/endpoint` of a neuron: the URL as it was said."""
-    return _decoded(body, _WireEndpoint).url
+    return decoded(body, _WireEndpoint).url

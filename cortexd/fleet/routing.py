@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cortexd.config.schema import NeuronKind
 from cortexd.fleet.addresses import address_of
 from cortexd.fleet.affinity import Affinity, rank
 from cortexd.fleet.breaker import Breakers, Verdict
 from cortexd.fleet.reports import ModelId
-from cortexd.fleet.view import NeuronKind, NeuronName
+from cortexd.fleet.view import NeuronName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
@@ -93,11 +94,13 @@ class Replicas:
 
         First the one that has read the beginning of the conversation, unless it is busier than
         others; then the least busy by the neuron's last report plus our own count; then by name.
-        Neurons in `without` have been tried.
+        One that sleeps comes after all that are awake. Neurons in `without` have been tried.
         """
         free = self._free(model, without, now_ms)
         if not free:
             return None
+        awake = {name: each for name, each in free.items() if not each[0].models[model].asleep}
+        free = awake or free
         busy = {name: _busy(neuron, stay) for name, (neuron, stay) in free.items()}
         preferred = self.affinity.prefer(marks, busy, now_ms=now_ms) if marks else None
         chosen = rank(free, busy, self.breakers.states(free, now_ms), preferred)[0]

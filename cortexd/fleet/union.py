@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from cortexd.config.schema import Catalogue, CatalogueModel, Cost, Limit
 from cortexd.dialects.models import models_entry
 from cortexd.fleet.catalogue import resolve
+from cortexd.fleet.engines.abilities import places_itself
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import Status
 
@@ -186,7 +187,8 @@ class ModelUnion:
 
 def _build(neuron: NeuronView) -> tuple[object, ...]:
     cards = [(card.index, card.vram_total_mb) for card in neuron.devices]
-    return neuron.name, neuron.kind, neuron.healthy, neuron.discovery, cards
+    listed = sorted(neuron.models) if places_itself(neuron.kind) else ()
+    return neuron.name, neuron.kind, neuron.healthy, neuron.discovery, cards, listed
 
 
 def _is_same(known: Known, before: Known) -> bool:

@@ -7,11 +7,11 @@ request picks one, and any secret: a view may be shown as it is.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Literal, NewType
+from typing import TYPE_CHECKING, NewType
 
 import msgspec
 
-from cortexd.config.schema import Cost, Limit
+from cortexd.config.schema import Cost, Limit, NeuronKind
 from cortexd.fleet.reports import (
     Activation,
     Device,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from cortexd.config.schema import Neuron
 
 NeuronName = NewType("NeuronName", str)
-NeuronKind = Literal["neuron", "openai"]
 
 NEURON_UNHEALTHY = Servable(ok=False, reason="neuron_unhealthy")
 """What is said of the models of a neuron that no longer answers."""
@@ -64,6 +63,7 @@ class ModelView(msgspec.Struct, frozen=True):
 
     `servable` None: nothing speaks against it. `base_url` (no trailing slash) is what `/v1/...` is
     appended to; None: not known, so it cannot be asked. Limits are None where the neuron is silent.
+    `asleep`: loaded, and slow with its next answer.
     """
 
     id: ModelId
@@ -79,6 +79,7 @@ class ModelView(msgspec.Struct, frozen=True):
     harness: str | None = None
     devices: tuple[int, ...] = ()
     vram_used_mb: int | None = None
+    asleep: bool = False
 
     @property
     def can_serve(self) -> bool:
@@ -133,12 +134,16 @@ class FleetView(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told this time."""
+    """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told this time.
+
+    `loads`: how busy models are, where something else than `health` tells.
+    """
 
     models: tuple[ModelReport, ...]
     endpoints: dict[ModelId, str] = {}
     health: Health | None = None
     discovery: Discovery | None = None
+    loads: tuple[ModelLoad, ...] = ()
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -178,7 +183,7 @@ def fold(neuron: NeuronView, report: Report, *, misses_to_unhealthy: int = 3) ->
 
 def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
     health = report.health
-    loads = {load.id: load for load in health.models} if health else {}
+    loads = {load.id: load for load in (*report.loads, *(health.models if health else ()))}
     discovery = report.discovery or neuron.discovery
     return NeuronView(
         name=neuron.name,
@@ -211,6 +216,7 @@ def _model(said: ModelReport, load: ModelLoad | None, base_url: str | None) -> M
         harness=said.harness,
         devices=said.devices,
         vram_used_mb=said.vram_used_mb,
+        asleep=said.asleep,
     )
 
 

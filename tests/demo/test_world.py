@@ -22,7 +22,7 @@ from cortexd.demo.world import (
     DemoWorld,
     demo_world,
 )
-from cortexd.fleet.neuron import control_of
+from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.placement import Place, place
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cortexd.config.schema import Catalogue, CatalogueModel
+from cortexd.config.schema import Catalogue, CatalogueModel, NeuronKind
 from cortexd.fleet.reports import Activation, Device, Discovery, ModelId, ModelLoad, Servable
 from cortexd.fleet.situation import Loading, Situation, Use
 from cortexd.fleet.view import (
     DeviceView,
     FleetView,
     ModelView,
-    NeuronKind,
     NeuronName,
     NeuronView,
     Status,

@@ -270,6 +270,7 @@ def test_idle_models_are_left_where_nothing_can_or_need_be_done() -> None:
         neuron("n", 9, has=there["has"]),
         neuron("dead", 9, has=there["has"], healthy=False),
         neuron("plain", 9, has=there["has"], kind="openai"),
+        neuron("swap", 9, has=there["has"], kind="llama-swap"),
         neuron("z", 9, has=there["has"]),
         neuron("gone", 9, has=there["has"]),
     ]
@@ -281,7 +282,7 @@ def test_idle_models_are_left_where_nothing_can_or_need_be_done() -> None:
         leaving=[("gone", "a")],
         draining=["z"],
     )
-    assert idle(state) == ((N, A), (NeuronName("z"), A))
+    assert idle(state) == ((N, A), (NeuronName("swap"), A), (NeuronName("z"), A))
 
 
 def test_every_so_many_cycles_of_a_neuron_it_is_time_to_say_so() -> None:

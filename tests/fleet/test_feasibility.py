@@ -20,7 +20,7 @@ from cortexd.fleet.feasibility import (
 )
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import NeuronName, NeuronView
-from tests.fleet.situations import fleet, neuron
+from tests.fleet.situations import fleet, neuron, on
 
 BEAST = neuron("beast", 24_000, 24_000, harnesses=("candle",))
 
@@ -48,6 +48,12 @@ def model(
     [
         (model(), BEAST, None),
         (model(), neuron("beast", 24_000, kind="openai"), Reason.CANNOT_LOAD),
+        (model(), neuron("beast", 24_000, has=[on("m")], kind="llama-server"), Reason.CANNOT_LOAD),
+        (model(min_devices=3), neuron("beast", 24_000, has=[on("m")], kind="ollama"), None),
+        (model(), neuron("beast", 24_000, has=[on("other")], kind="ollama"), Reason.NOT_THERE),
+        (model(), neuron("beast", kind="llama-router"), Reason.NOT_THERE),
+        (model(), neuron("beast", kind="llama-router", healthy=False), None),
+        (model(pinned_on=("ant",)), neuron("beast", kind="ollama"), Reason.NOT_PINNED_HERE),
         (model(pinned_on=("beast",)), BEAST, None),
         (model(pinned_on=("ant", "bee")), BEAST, Reason.NOT_PINNED_HERE),
         (model(harness="candle"), BEAST, None),

@@ -13,8 +13,9 @@ from cortexd.config.schema import Neuron, Secret
 from cortexd.demo.hardware import Device, SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import BreakKind, Broken, Canned
+from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.load_calls import LoadFailed, LoadSpec, UnloadFailed
-from cortexd.fleet.neuron import Control, control_of
+from cortexd.fleet.neuron import Control
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import Status, status_of

@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from cortexd.fleet.neuron import PollFailed, control_of
+from cortexd.fleet.engines.controls import control_of
+from cortexd.fleet.neuron import PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import Answered

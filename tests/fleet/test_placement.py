@@ -60,6 +60,16 @@ def test_a_pin_goes_before_everything() -> None:
     assert plan(at_run_time) == ("a", (0,), {"old"})
 
 
+def test_an_engine_that_places_models_itself_is_asked_without_any_books() -> None:
+    lists_it = [on("new", status=Status.UNLOADED), on("old", in_flight=3)]
+    plain = neuron("a", 9, has=lists_it, kind="ollama")
+    assert plan(situation(plain, models=[BIG, OLD])) == ("a", (), set())
+    measured = neuron("b", 24_000)
+    assert plan(situation(plain, measured, models=[BIG, OLD])) == ("b", (0,), set())
+    leaving = situation(plain, models=[BIG], leaving=[("a", "new")])
+    assert answer(leaving) == Busy(Why.UNLOADING)
+
+
 def test_the_plan_says_what_the_next_decision_has_to_know() -> None:
     state = situation(neuron("a", 24_000, has=FULL, strangers_mb=500), models=[BIG, OLD])
     found = answer(state)

@@ -1,5 +1,6 @@
 """Which neuron serves a request, how many it is given at once, and who hears that one is free."""
 
+import msgspec
 import pytest
 
 from cortexd.config.schema import CatalogueModel, Neuron, Secret
@@ -157,3 +158,14 @@ def test_a_neurons_key_goes_only_to_the_host_it_was_given_for(url: str, key: str
 def test_a_route_without_a_key_has_none() -> None:
     there = neuron("n", 10_000, has=[on("a")])
     assert route_to(there, A, None).api_key is None
+
+
+def test_a_sleeping_replica_is_woken_only_where_no_other_is_free() -> None:
+    asleep = msgspec.structs.replace(on("a")[0], asleep=True)
+    fleet = fleet_of(None, None)
+    fleet.poll("n", models={A: asleep})
+    fleet.poll("o", models={A: on("a", in_flight=5)[0]})
+    assert fleet.serve("a").route.neuron == "o"
+    alone = fleet_of(None)
+    alone.poll("n", models={A: asleep})
+    assert alone.serve("a").route.neuron == "n"

@@ -1,0 +1,124 @@
+"""What all kinds have in common: nothing that an engine says or does ends a poll badly, and a load
+is waited for until it shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import get_args
+
+import msgspec
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cortexd.config.schema import NeuronKind
+from cortexd.fleet.engines.abilities import ABILITIES
+from cortexd.fleet.engines.controls import ENGINES
+from cortexd.fleet.engines.llama_router import read_router_models
+from cortexd.fleet.engines.llama_server import read_busy_slots, read_props
+from cortexd.fleet.engines.llama_swap import read_running
+from cortexd.fleet.engines.lmstudio import read_listed
+from cortexd.fleet.engines.mistralrs import read_mistralrs_models
+from cortexd.fleet.engines.ollama import read_capabilities, read_processes, read_tags
+from cortexd.fleet.engines.sglang import read_loads
+from cortexd.fleet.engines.tabby import read_cards, read_current
+from cortexd.fleet.load_calls import LoadFailed
+from cortexd.fleet.neuron import PollFailed
+from cortexd.fleet.pool import Pool
+from cortexd.fleet.reports import Garbage, ModelId
+from tests.fleet.engines.recorded import SILENT, Recorded, engine, spec
+from tests.fleet.engines.test_llama_router import DONE, models
+
+KINDS = get_args(NeuronKind)
+READERS = [
+    read_router_models,
+    read_props,
+    read_busy_slots,
+    read_running,
+    read_loads,
+    read_tags,
+    read_processes,
+    read_capabilities,
+    read_listed,
+    read_mistralrs_models,
+    read_cards,
+    read_current,
+]
+FIRST_CALLS = {"vllm": "/health", "sglang": "/ready", "ollama": "/api/tags"}
+FIRST_CALLS |= {"lmstudio": "/api/v1/models"}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+FIELDS = ["data", "models", "running", "loads", "id", "key", "name", "status", "value", "meta"]
+FIELDS += ["loaded_instances", "config", "parameters", "total_slots", "capabilities", "model"]
+SHAPED = st.recursive(
+    JSON,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def test_every_kind_is_known_everywhere() -> None:
+    assert set(ABILITIES) == set(KINDS)
+    assert set(ENGINES) == set(KINDS) - {"neuron"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"neuron"}))
+async def test_an_engine_of_any_kind_that_is_silent_misses_in_time(
+    kind: NeuronKind, pool: Pool
+) -> None:
+    silent = f"GET {FIRST_CALLS.get(kind, '/v1/models')}"
+    recorded = Recorded({silent: SILENT})
+    async with engine(kind, recorded, pool, timeout_seconds=0.03) as (control, _):
+        with pytest.raises(PollFailed, match=r"no answer within 0.03 s"):
+            await control.poll()
+    assert recorded.asked == [silent]
+
+
+@pytest.mark.parametrize("read", READERS)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(body=SHAPED)
+def test_any_json_is_read_or_garbage(read: object, body: object) -> None:
+    assert callable(read)
+    with contextlib.suppress(Garbage):
+        read(msgspec.json.encode(body))
+
+
+async def test_an_engine_that_does_not_answer_while_it_loads_is_waited_for(pool: Pool) -> None:
+    recorded = Recorded(
+        {"POST /models/load": DONE, "GET /v1/models": (503, "")},
+        {"GET /v1/models": {"GET /v1/models": models(a="loaded")}},
+    )
+    async with engine("llama-router", recorded, pool) as (control, _):
+        await control.load(spec("a"))
+    assert recorded.asked.count("GET /v1/models") == 2
+
+
+async def test_an_engine_that_said_yes_and_shows_nothing_has_not_begun(pool: Pool) -> None:
+    recorded = Recorded({"POST /models/load": DONE, "GET /v1/models": models(a="unloaded")})
+    async with engine("llama-router", recorded, pool) as (control, _):
+        with pytest.raises(LoadFailed, match="does not have it"):
+            await control.load(spec("a"))
+
+
+async def test_the_caller_bounds_a_load(pool: Pool) -> None:
+    recorded = Recorded({"POST /models/load": DONE, "GET /v1/models": models(a="loading")})
+    async with engine("llama-router", recorded, pool) as (control, _):
+        with trio.move_on_after(0.3) as bound:
+            await control.load(spec("a"))
+    assert bound.cancelled_caught
+
+
+async def test_capabilities_are_not_waited_for(pool: Pool) -> None:
+    recorded = Recorded({"POST /api/show": SILENT})
+    async with engine("ollama", recorded, pool, timeout_seconds=0.03) as (control, _):
+        control.forget()
+        control.forget_endpoints([ModelId("a")])
+        assert await control.capabilities(ModelId("a")) is None
