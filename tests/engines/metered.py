@@ -68,6 +68,7 @@ async def metered(
     directory: Path,
     *,
     hard_cap: int = 100_000,
+    kind: str = "openai",
     slots: int = 4,
     slot_tokens: int = 2048,
     polling: Mapping[str, object] | None = None,
@@ -85,7 +86,7 @@ async def metered(
             for model in models
         ]
         neurons = {
-            f"llama-{model.stem}": {"endpoint": engine.url, "kind": "openai"}
+            f"llama-{model.stem}": {"endpoint": engine.url, "kind": kind}
             for model, engine in zip(models, engines, strict=True)
         }
         key = {**CAPPED_KEY, "hard_cap": hard_cap}

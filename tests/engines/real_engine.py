@@ -7,6 +7,7 @@ cortexd: what is read here is what the engine counted, whoever asked.
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -183,6 +184,27 @@ async def llama_server(
     command = [program, "--model", model, "--alias", model.stem, "--metrics", "--offline"]
     command += ["--no-ui", "--host", "127.0.0.1", "--port", "0", "--threads", "1"]
     command += ["--parallel", str(slots), "--ctx-size", str(slots * slot_tokens), *flags]
+    async with _engine(command) as engine:
+        yield engine
+
+
+@contextlib.asynccontextmanager
+async def llama_router(
+    program: Path, models: Path, *, models_max: int = 2
+) -> AsyncIterator[Engine]:
+    """A llama-server without a model, which starts a server for each model of the folder `models`.
+
+    At most `models_max` of them run at a time. Killed with all of them when left.
+    """
+    command = [program, "--models-dir", models, "--models-max", models_max, "--offline", "--no-ui"]
+    command += ["--host", "127.0.0.1", "--port", "0", "--threads", "1", "--parallel", "2"]
+    async with _engine([*command, "--ctx-size", "4096"]) as engine:
+        yield engine
+
+
+@contextlib.asynccontextmanager
+async def _engine(command: Sequence[object]) -> AsyncIterator[Engine]:
+    """A process group of its own that listens; killed when left."""
     process: trio.Process = await trio.lowlevel.open_process(
         [str(part) for part in command],
         stdout=subprocess.DEVNULL,
@@ -198,6 +220,6 @@ async def llama_server(
             nursery.cancel_scope.cancel()
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):  # it was killed: this does not wait
             await process.wait()
