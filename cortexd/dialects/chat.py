@@ -14,7 +14,7 @@ from cortexd.dialects.surface import Document
 from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
-    from cortexd.dialects.surface import PlainReply
+    from cortexd.dialects.surface import PlainReply, Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 
@@ -27,9 +27,9 @@ class ChatRequest(msgspec.Struct, frozen=True):
         """The prompt, and every choice at its longest."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
-        """One `max_tokens`, whatever the client called it."""
-        return Document(chat_body(self.asked, model=model, output_tokens=output_tokens))
+    def write(self, limits: ModelLimits, target: Target) -> Document:
+        """One limit, whatever the client called it."""
+        return Document(chat_body(self.asked, target))
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """A chat completion under the name that the client used."""

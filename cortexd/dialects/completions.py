@@ -18,6 +18,7 @@ from cortexd.dialects.asked import Asked, PromptSize
 from cortexd.dialects.body import Body, as_flag, invalid, unsupported
 from cortexd.dialects.chat_stream import ChatStream
 from cortexd.dialects.context_fit import least_text_tokens
+from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import HARMLESS, OUTPUT_LIMITS
 from cortexd.dialects.forwarding import Lists, output_requested, take
 from cortexd.dialects.openai import CHOICES_MAX, plain_reply
@@ -28,7 +29,7 @@ from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
     from cortexd.dialects.sse import Event
-    from cortexd.dialects.surface import PlainReply
+    from cortexd.dialects.surface import PlainReply, Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 OUTPUT_TOKENS_DEFAULT = 16
@@ -73,15 +74,15 @@ class CompletionRequest(msgspec.Struct, frozen=True):
         """All prompts, and all answers at their longest."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """One `max_tokens`; a stream is always asked for its usage."""
         body: dict[str, object] = {
-            "model": model,
-            **self.asked.fields,
-            "max_tokens": output_tokens,
-            "stream": self.asked.stream,
+            "model": target.model,
+            **sent_fields(self.asked.fields, target.engine),
+            "max_tokens": target.output_tokens,
+            "stream": target.stream,
         }
-        if self.asked.stream:
+        if target.stream:
             body["stream_options"] = {"include_usage": True}
         return Document(_ENCODE(body))
 

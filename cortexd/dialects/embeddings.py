@@ -29,6 +29,7 @@ from cortexd.dialects.upper_bound import bound
 from cortexd.dialects.usage import read_input_usage
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 INPUTS_MAX = 2048
@@ -58,9 +59,9 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
         """The inputs alone."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """The inputs as they came."""
-        return Document(_ENCODE({"model": model, **self.asked.fields}))
+        return Document(_ENCODE({"model": target.model, **self.asked.fields}))
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """A list of vectors in the form that the client asked for."""

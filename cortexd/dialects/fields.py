@@ -121,6 +121,9 @@ _TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message", "parse_
 HARMLESS = frozenset(_OPENAI | _SAMPLING | _GUIDED | _REASONING | _TEMPLATE_SWITCHES)
 """Forwarded, and never part of the prompt: they choose among tokens that are paid for anyway."""
 
+ENGINES_OWN = frozenset(_SAMPLING | _GUIDED | _REASONING | _TEMPLATE_SWITCHES)
+"""Fields that some engines have beside OpenAI's; which has which is in `engine_traits.py`."""
+
 TEMPLATE_KWARGS_REMOVED = frozenset(
     {
         "add_special_tokens",

@@ -26,6 +26,7 @@ from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import TOKENS_LIMIT, Usage
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import ModelLimits
 
 IMAGES_MAX = 10
@@ -72,10 +73,10 @@ class ImagesRequest(msgspec.Struct, frozen=True):
         pixel_tokens = self.pixels * steps * limits.tokens_per_image_unit
         return Bound(-(-pixel_tokens // _PIXELS_PER_UNIT), output_tokens=0, choices=1)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """Size and steps as they were reserved, and base64 as the form of the answer."""
         body: dict[str, object] = {
-            "model": model,
+            "model": target.model,
             **self.asked.fields,
             "size": self.size,
             "response_format": "b64_json",

@@ -17,7 +17,7 @@ from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
     from cortexd.dialects.asked import Asked
-    from cortexd.dialects.surface import PlainReply
+    from cortexd.dialects.surface import PlainReply, Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 
@@ -36,9 +36,9 @@ class MessagesRequest(msgspec.Struct, frozen=True):
         """As the chat that a neuron gets: what a translation adds is counted."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """A chat."""
-        return Document(chat_body(self.asked, model=model, output_tokens=output_tokens))
+        return Document(chat_body(self.asked, target))
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """A chat completion, told as a message."""

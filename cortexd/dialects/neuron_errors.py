@@ -37,6 +37,8 @@ _CONTEXT_WORDS = re.compile(
     r"(?:exceeded|of)|prompt is too long|longer than the model's context|max_model_len",
     re.IGNORECASE,
 )
+_LEFT = re.compile(r"model is not (?:loaded|running)|model '[^']*' not found")
+_BAD_REQUEST, _NOT_FOUND = 400, 404
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,47}")
 _LIMIT_NAMES = ("n_ctx", "max")
 _LENGTH_NAMES = ("n_prompt_tokens", "prompt_len")
@@ -101,6 +103,15 @@ def _read_error(body: bytes) -> Complaint:
         return read_complaint(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Complaint()
+
+
+def told_status(status: int, body: bytes) -> int:
+    """The status as it is meant: 404 for a model that has left, which llama.cpp's router calls a
+    bad request.
+    """
+    if status == _BAD_REQUEST and _LEFT.fullmatch(_read_error(body).saying):
+        return _NOT_FOUND
+    return status
 
 
 def lacks_endpoint(status: int, body: bytes, *, may_lack: bool) -> bool:

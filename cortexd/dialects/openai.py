@@ -14,6 +14,7 @@ import msgspec
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.body import Body, Unfit, as_flag, invalid
 from cortexd.dialects.context_fit import least_chat_tokens
+from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import (
     HARMLESS,
     OUTPUT_LIMITS,
@@ -26,7 +27,7 @@ from cortexd.dialects.generated import generated_bytes
 from cortexd.dialects.json_text import said_once, with_model
 from cortexd.dialects.prompt_size import prompt_size
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import PlainReply, understood
+from cortexd.dialects.surface import PlainReply, Target, understood
 from cortexd.dialects.usage import Seen, read_usage
 
 CHOICES_MAX = 128
@@ -48,19 +49,19 @@ def understand_chat(
     return understood(lambda: _asked(Body(body), forward_fields))
 
 
-def chat_body(asked: Asked, *, model: str, output_tokens: int) -> bytes:
-    """Write the body for a neuron that knows the model as `model`.
+def chat_body(asked: Asked, target: Target) -> bytes:
+    """Write the body for a neuron: its fields, and one limit under every name that it obeys.
 
-    The limit is written as `max_tokens` alone: that is the one spelling every engine reads, and
-    two spellings are an error to some. A stream is always asked for its usage.
+    `max_tokens` is the spelling that every engine reads, and two are an error to some. A stream is
+    always asked for its usage.
     """
     body: dict[str, object] = {
-        "model": model,
-        **asked.fields,
-        "max_tokens": output_tokens,
-        "stream": asked.stream,
+        "model": target.model,
+        **sent_fields(asked.fields, target.engine),
+        **dict.fromkeys(target.engine.chat_limits, target.output_tokens),
+        "stream": target.stream,
     }
-    if asked.stream:
+    if target.stream:
         body["stream_options"] = {"include_usage": True}
     return _ENCODE(body)
 

@@ -25,6 +25,7 @@ from cortexd.dialects.upper_bound import bound
 from cortexd.dialects.usage import read_input_usage
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 DOCUMENTS_MAX = 10_000
@@ -48,9 +49,9 @@ class RerankRequest(msgspec.Struct, frozen=True):
         """The query with each document."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """Query and documents as they came."""
-        return Document(_ENCODE({"model": model, **self.asked.fields}))
+        return Document(_ENCODE({"model": target.model, **self.asked.fields}))
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """Results under the name that the client used for the model."""

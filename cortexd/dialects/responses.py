@@ -17,6 +17,7 @@ import msgspec
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.body import Body, invalid, unsupported
 from cortexd.dialects.context_fit import least_chat_tokens
+from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import HARMLESS
 from cortexd.dialects.forwarding import Lists, output_requested, take
 from cortexd.dialects.json_text import said_once, with_model
@@ -27,6 +28,7 @@ from cortexd.dialects.surface import Document, PlainReply, understood
 from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 OUTPUT_LIMITS = ("max_output_tokens", "max_tokens", "max_completion_tokens")
@@ -73,13 +75,13 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
         """Instructions, items and tools as a chat, and one answer."""
         return bound(self.asked, limits, capped=capped)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """One `max_output_tokens`; nothing is stored at the neuron."""
         body: dict[str, object] = {
-            "model": model,
-            **self.asked.fields,
-            "max_output_tokens": output_tokens,
-            "stream": self.asked.stream,
+            "model": target.model,
+            **sent_fields(self.asked.fields, target.engine),
+            "max_output_tokens": target.output_tokens,
+            "stream": target.stream,
             "store": False,
         }
         return Document(_ENCODE(body))

@@ -23,6 +23,7 @@ from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Usage
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import ModelLimits
 
 HARMLESS = frozenset({"voice", "response_format", "speed", "instructions", "language"})
@@ -58,9 +59,9 @@ class SpeechRequest(msgspec.Struct, frozen=True):
             return _unpriced(self.asked.model)
         return Bound(self._tokens(limits), output_tokens=0, choices=1)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """The text as it came."""
-        return Document(_ENCODE({"model": model, **self.asked.fields}))
+        return Document(_ENCODE({"model": target.model, **self.asked.fields}))
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """Whatever audio came; an engine's JSON is no audio."""

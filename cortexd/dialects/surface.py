@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from cortexd.dialects.body import Unfit
+from cortexd.dialects.engine_traits import ANY_ENGINE, Traits
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.usage import Seen, Usage
 
@@ -37,6 +38,19 @@ class Document(msgspec.Struct, frozen=True):
     body: bytes
     content_type: str = JSON
     request_id: str = ""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a request is written for.
+
+    `model`: the name that the neuron knows it by. `output_tokens`: the most, per choice. `engine`:
+    what kind of neuron it is. `stream`: whether it is to answer with a stream.
+    """
+
+    model: str
+    output_tokens: int
+    engine: Traits = ANY_ENGINE
+    stream: bool = False
 
 
 class PlainReply(msgspec.Struct, frozen=True):
@@ -102,8 +116,8 @@ class Understood(Protocol):
         Refuses (400) for a `capped` key what nothing bounds, and names the setting that is missing.
         """
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
-        """Write it for a neuron that knows the model as `model`; `output_tokens` per choice."""
+    def write(self, limits: ModelLimits, target: Target) -> Document:
+        """Write it for a neuron, with the limit that it has to keep to."""
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
         """Read a neuron's plain answer; None when it is none of this endpoint's."""

@@ -25,6 +25,7 @@ from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import TOKENS_LIMIT, Usage
 
 if TYPE_CHECKING:
+    from cortexd.dialects.surface import Target
     from cortexd.dialects.upper_bound import ModelLimits
 
 FORWARDED = frozenset(
@@ -69,9 +70,9 @@ class TranscriptionRequest(msgspec.Struct, frozen=True):
             audio_tokens = prompt.media_bytes
         return Bound(audio_tokens + prompt.text_bytes, output_tokens=0, choices=1)
 
-    def write(self, limits: ModelLimits, *, model: str, output_tokens: int) -> Document:
+    def write(self, limits: ModelLimits, target: Target) -> Document:
         """A form of our own, the small parts before the file."""
-        content_type, body = write_form([Part("model", model.encode()), *self.parts])
+        content_type, body = write_form([Part("model", target.model.encode()), *self.parts])
         return Document(body, content_type)
 
     def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:

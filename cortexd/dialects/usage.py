@@ -64,6 +64,7 @@ class Ending(msgspec.Struct, frozen=True):
     `usage`: the last believable usage object, or None. `token_per_chunk`: this kind of neuron
     promises one token per chunk and was being read, so that `seen.chunks` counts all tokens but
     the few in flight; otherwise what was seen says nothing about what was generated.
+    `counts_every_choice`: this kind of engine is known to report the tokens of all answers.
     """
 
     kind: EndingKind
@@ -71,6 +72,7 @@ class Ending(msgspec.Struct, frozen=True):
     usage: Usage | None
     seen: Seen
     token_per_chunk: bool
+    counts_every_choice: bool = False
 
 
 def read_usage(reported: object) -> Usage | None:

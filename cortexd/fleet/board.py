@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cortexd.fleet.view import FleetView, NeuronName, NeuronView, before_the_first_poll
+from cortexd.fleet.engines.abilities import loads, places_itself
+from cortexd.fleet.view import FleetView, NeuronName, NeuronView, Status, before_the_first_poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Set
@@ -40,10 +41,16 @@ class Board:
         self._on_news(neuron.name)
 
     def withdraw(self, neuron: NeuronName, model: ModelId) -> None:
-        """Take a model off a neuron's picture, since it is known to be gone, and have it polled."""
+        """Take a model off a neuron's picture, since it is known to be gone, and have it polled.
+
+        An engine that lists what it could load still has it, unloaded.
+        """
         known = self._view.neurons[neuron]
         if model in known.models:
             models = {name: each for name, each in known.models.items() if name != model}
+            if loads(known.kind) and places_itself(known.kind):
+                left = known.models[model]
+                models[model] = msgspec.structs.replace(left, status=Status.UNLOADED, asleep=False)
             self.publish(msgspec.structs.replace(known, models=models, is_stale=True))
         self.doubt(neuron)
 

@@ -7,13 +7,17 @@ from cortexd.gateway.auth import PRINCIPAL_HEADERS, Principal
 from cortexd.gateway.exchange import Head, Headers
 
 
-def neuron_headers(principal: Principal, head: Head, written: Document, *, stream: bool) -> Headers:
-    """Who asks, for what, and under which id; a client's own principal headers never pass."""
-    headers: list[tuple[bytes, bytes]] = [
+def body_headers(written: Document, *, stream: bool) -> Headers:
+    """What the body is, and what the answer is to be."""
+    return (
         (b"content-type", written.content_type.encode("latin-1")),
         (b"accept", b"text/event-stream" if stream else b"*/*"),
-        (b"x-request-id", head.request_id.encode()),
-    ]
+    )
+
+
+def neuron_headers(principal: Principal, head: Head) -> Headers:
+    """Who asks, and under which id; a client's own principal headers never pass."""
+    headers: list[tuple[bytes, bytes]] = [(b"x-request-id", head.request_id.encode())]
     thinking = head.headers.get(b"x-include-thinking")
     if thinking is not None:
         headers.append((b"x-include-thinking", thinking))

@@ -38,7 +38,7 @@ class Outlook:
         head, asked, progress = self.head, self.asked, self.progress
         reservation = self.reservation
         route = progress.route if progress is not None else None
-        ending = progress.ending(streamed=bool(asked and asked.stream)) if progress else None
+        ending = progress.ending() if progress else None
         first = progress.first_byte_at if progress is not None else None
         retries = head.headers.get(b"x-stainless-retry-count", b"")
         return Finished(

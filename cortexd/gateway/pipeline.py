@@ -34,7 +34,8 @@ from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
-from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply, Sending
+from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply
+from cortexd.gateway.sending import Sending
 from cortexd.ledger.calls import Held
 from cortexd.ledger.charging import Charge
 from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation
@@ -220,10 +221,9 @@ class Gateway:
             return
         async with granted:  # leaving settles, whatever happened
             output_tokens = granted.bound.output_tokens
-            written = request.write(limits, model=model, output_tokens=output_tokens)
-            headers = neuron_headers(principal, head, written, stream=asked.stream)
+            headers = neuron_headers(principal, head)
             relay = Relay(
-                Sending(surface, request, limits, output_tokens, headers, written.body),
+                Sending(surface, request, limits, output_tokens, headers),
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,

@@ -15,14 +15,16 @@ from cortexd.fleet.answer import Clock
 from cortexd.fleet.breaker import Verdict
 from cortexd.fleet.routing import Route
 from cortexd.fleet.serving import Serving, Unserved
+from cortexd.gateway.sending import Attempt, Sending
 
 
 class Progress:
     """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
 
-    def __init__(self, *, token_per_chunk: bool) -> None:
-        """Nothing has happened yet. `token_per_chunk`: what the neuron protocol promises here."""
-        self._token_per_chunk = token_per_chunk
+    def __init__(self, sending: Sending) -> None:
+        """Nothing has happened yet."""
+        self._sending = sending
+        self.attempt: Attempt | None = None
         self.route: Route | None = None
         self.kind: EndingKind | None = None
         self.stream: Watcher | None = None
@@ -48,7 +50,7 @@ class Progress:
         self.route = serving.route
         self.did_no_work = self.elsewhere = self.was_not_there = False
         self.lacks_endpoint = False
-        self.failure = self.kind = self.verdict = None
+        self.failure = self.kind = self.verdict = self.attempt = None
 
     def first_byte(self) -> None:
         """Note the moment of the first piece of the answer, and tell who waits for it."""
@@ -59,16 +61,20 @@ class Progress:
             self.on_first_byte()
             self.on_first_byte = None
 
-    def ending(self, *, streamed: bool) -> Ending | None:
+    def ending(self) -> Ending | None:
         """The ending as it stands; without a verdict the request was cut short on our side."""
         if self.route is None:
             return None
         stream = self.stream
-        promised = self._token_per_chunk and self.route.kind == "neuron"
+        attempt, surface = self.attempt, self._sending.surface
+        promised = (
+            attempt is not None and attempt.engine.token_per_event and surface.token_per_chunk
+        )
         return Ending(
             self.kind or EndingKind.CLIENT_GONE,
-            streamed=streamed,
+            streamed=attempt.streamed if attempt is not None else self._sending.stream,
             usage=stream.usage if stream is not None else self.usage,
             seen=stream.seen if stream is not None else self.seen,
             token_per_chunk=promised and not self.is_writing,
+            counts_every_choice=attempt is not None and attempt.engine.counts_every_choice,
         )

@@ -15,10 +15,9 @@ from functools import partial
 import msgspec
 import trio
 
-from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal
+from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal, told_status
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import JSON, Document, Surface, Understood, Watcher
-from cortexd.dialects.upper_bound import ModelLimits
+from cortexd.dialects.surface import JSON, Document, Watcher
 from cortexd.dialects.usage import Ending, EndingKind
 from cortexd.fleet.breaker import Verdict, verdict_on_status
 from cortexd.fleet.lines import Wanted
@@ -27,7 +26,6 @@ from cortexd.fleet.pool import (
     NeuronBroke,
     NeuronSilent,
     NeuronUnreachable,
-    Outgoing,
     Pool,
 )
 from cortexd.fleet.routing import Route
@@ -39,6 +37,7 @@ from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
+from cortexd.gateway.sending import Sending
 from cortexd.ledger.desk import Reservation
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
@@ -67,24 +66,6 @@ class Clocks(msgspec.Struct, frozen=True):
     first_byte_seconds: float
     between_bytes_seconds: float
     heartbeat_seconds: float = 5
-
-
-class Sending(msgspec.Struct, frozen=True):
-    """What goes to a neuron, and who reads what comes back. `limits` and `output_tokens` (per
-    choice) are those that the request was bounded by.
-    """
-
-    surface: Surface
-    request: Understood
-    limits: ModelLimits
-    output_tokens: int
-    headers: Headers
-    body: bytes
-
-    @property
-    def stream(self) -> bool:
-        """Whether the client, and so the neuron, was asked for a stream."""
-        return self.request.asked.stream
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -123,7 +104,7 @@ class Relay:
         self._clocks = clocks
         self._heartbeats = heartbeats
         self._watcher = self._watching()
-        self.progress = Progress(token_per_chunk=sending.surface.token_per_chunk)
+        self.progress = Progress(sending)
         self._out = Out(client, stream_headers, self.progress, self._watcher)
 
     def _watching(self) -> Watcher | None:
@@ -135,7 +116,7 @@ class Relay:
     @property
     def ending(self) -> Ending | None:
         """How it ended so far; None when no neuron was ever asked."""
-        return self.progress.ending(streamed=self._sending.stream)
+        return self.progress.ending()
 
     async def run(
         self, wanted: Wanted, traffic: Traffic, reservation: Reservation
@@ -227,18 +208,11 @@ class Relay:
         def mark_dispatched() -> None:
             reservation.dispatched = True
 
-        sending = self._sending
-        outgoing = Outgoing(
-            route.base_url,
-            "POST",
-            sending.surface.neuron_path,
-            (*sending.headers, *_credential(route)),
-            sending.body,
-        )
         progress = self.progress
+        progress.attempt = attempt = self._sending.to(route)
         try:
             async with await self._pool.send(
-                outgoing,
+                attempt.outgoing,
                 first_byte_seconds=self._clocks.first_byte_seconds,
                 between_bytes_seconds=self._clocks.between_bytes_seconds,
                 before_first_byte=mark_dispatched,
@@ -297,7 +271,8 @@ class Relay:
         status, progress = answer.status, self.progress
         progress.failure = f"neuron answered {status}"
         refuses = status in _NO_WORK or 300 <= status < 400
-        if refuses or (self._sending.stream and status >= 400):
+        assert progress.attempt is not None, "an answer that nobody asked for"
+        if refuses or (progress.attempt.streamed and status >= 400):
             progress.kind = EndingKind.NEURON_REFUSED
             progress.did_no_work = True
         else:
@@ -309,6 +284,7 @@ class Relay:
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await _read_up_to(answer, ERROR_BYTES_MAX)
+        status = told_status(status, body)
         may_lack = not self._sending.surface.everywhere
         progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
         progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
@@ -358,12 +334,6 @@ class Relay:
                 return Refusal(RefusalKind.UPSTREAM_FAILED, stream.failure)
         await self._out.start()
         return LastBytes(last)
-
-
-def _credential(route: Route) -> Headers:
-    if route.api_key is None:
-        return ()
-    return ((b"authorization", b"Bearer " + route.api_key.encode()),)
 
 
 def _kinder(one: Refusal | None, other: Refusal) -> Refusal:

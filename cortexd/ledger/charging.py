@@ -74,8 +74,8 @@ def _completed(bound: Bound, ending: Ending) -> Charge:
     if usage is None:
         return _in_full(bound, ending, "unmetered")
     tokens = usage.prompt_tokens + max(usage.completion_tokens, ending.seen.chunks)
-    if bound.choices > 1:
-        # Some engines report one choice's tokens only (contracts: llama.cpp, for one).
+    if bound.choices > 1 and not ending.counts_every_choice:
+        # Some engines report one choice's tokens only, llama.cpp for one.
         tokens = max(tokens, bound.total)
     return _charge(bound, tokens, usage.prompt_tokens, "settle")
 

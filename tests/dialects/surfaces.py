@@ -4,8 +4,9 @@ import json
 from typing import TypeVar
 
 from cortexd.dialects.asked import Asked
+from cortexd.dialects.openai import chat_body
 from cortexd.dialects.refusals import Refusal
-from cortexd.dialects.surface import Document, Surface, Understood
+from cortexd.dialects.surface import Document, Surface, Target, Understood
 from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 UNKNOWN = ModelLimits(context_min=None, context_max=None, output=None)
@@ -55,7 +56,7 @@ def written(
     request: Understood, limits: ModelLimits = UNKNOWN, *, output_tokens: int = 77
 ) -> dict[str, object]:
     """The JSON body that a neuron gets; it knows the model as `there`."""
-    sent = request.write(limits, model="there", output_tokens=output_tokens)
+    sent = request.write(limits, Target("there", output_tokens, stream=request.asked.stream))
     assert sent.content_type == "application/json"
     decoded: dict[str, object] = json.loads(sent.body)
     return decoded
@@ -70,3 +71,8 @@ def told(value: ReadT | None) -> ReadT:
     """Something that must have been read."""
     assert value is not None
     return value
+
+
+def sent_chat(asked: Asked, *, model: str, output_tokens: int) -> bytes:
+    """The body of a chat for any engine, streamed as it was asked for."""
+    return chat_body(asked, Target(model, output_tokens, stream=asked.stream))

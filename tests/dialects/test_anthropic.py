@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from cortexd.dialects.anthropic import READ, AnthropicAsked, understand_messages
 from cortexd.dialects.asked import Asked
-from cortexd.dialects.openai import chat_body, understand_chat
+from cortexd.dialects.openai import understand_chat
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.dialects.upper_bound import ModelLimits, bound
+from tests.dialects.surfaces import sent_chat
 from tests.support.anthropic_requests import REQUESTS, Json, kept, parsed_calls
 
 HI = [{"role": "user", "content": "hi"}]
@@ -31,7 +32,7 @@ def understood(body: bytes, *forward_fields: str) -> AnthropicAsked:
 
 
 def chat_of(body: bytes, *forward_fields: str) -> Json:
-    sent = chat_body(understood(body, *forward_fields).asked, model="m", output_tokens=77)
+    sent = sent_chat(understood(body, *forward_fields).asked, model="m", output_tokens=77)
     decoded: Json = json.loads(sent)
     return decoded
 
@@ -68,7 +69,7 @@ def test_any_json_is_understood_or_refused(fields: Json, content: list[Json]) ->
     for body in (body_with(**fields), body_with(**{**fields, "messages": turns})):
         answer = understand_messages(body)
         if isinstance(answer, AnthropicAsked):
-            sent = chat_body(answer.asked, model="m", output_tokens=7)
+            sent = sent_chat(answer.asked, model="m", output_tokens=7)
             assert isinstance(understand_chat(sent), Asked)
         else:
             assert render(answer, request_id="r").status == 400
@@ -124,7 +125,7 @@ def test_a_chat_keeps_all_of_a_request_that_a_chat_can_say(request: Json) -> Non
 def test_the_sizes_of_a_prompt_are_those_of_the_chat_that_a_neuron_gets(request: Json) -> None:
     """The bound is then as good as that of a chat; and nothing is sent that a chat may not send."""
     asked = understood(json.dumps(request).encode()).asked
-    again = understand_chat(chat_body(asked, model="m", output_tokens=7))
+    again = understand_chat(sent_chat(asked, model="m", output_tokens=7))
     assert isinstance(again, Asked)
     assert again.prompt == asked.prompt
     assert again.fields.keys() == asked.fields.keys()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cortexd.dialects.completions import OUTPUT_TOKENS_DEFAULT, Completions
 from cortexd.dialects.refusals import RefusalKind
-from cortexd.dialects.surface import Document
+from cortexd.dialects.surface import Document, Target
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.dialects.usage import Seen, Usage
 from tests.dialects.surfaces import UNKNOWN, asked_of, bound_of, refused, told, understood, written
@@ -69,7 +69,7 @@ def test_the_neuron_gets_one_limit_its_own_name_and_the_prompt_as_it_is() -> Non
     raw = b'{"model":"m","prompt":"\\u00e9  x","max_tokens":9,"max_completion_tokens":7,'
     raw += b'"n_predict":5,"best_of":4,"temperature":0.50,"stream":true}'
     request = understood(COMPLETIONS, raw)
-    sent = request.write(UNKNOWN, model="there", output_tokens=5).body
+    sent = request.write(UNKNOWN, Target("there", 5, stream=True)).body
     assert b'"prompt":"\\u00e9  x"' in sent
     assert b'"temperature":0.50' in sent
     assert written(request, output_tokens=5) == {

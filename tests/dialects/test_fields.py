@@ -6,7 +6,8 @@ import pytest
 
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.fields import HARMLESS, NATIVE_OUTPUT_LIMITS, READ_HERE, RENDERED
-from cortexd.dialects.openai import chat_body, understand_chat
+from cortexd.dialects.openai import understand_chat
+from tests.dialects.surfaces import sent_chat
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -22,7 +23,7 @@ def understood(body: bytes, *forward_fields: str) -> Asked:
 
 
 def forwarded(body: bytes, *forward_fields: str) -> dict[str, object]:
-    sent = chat_body(understood(body, *forward_fields), model="m", output_tokens=77)
+    sent = sent_chat(understood(body, *forward_fields), model="m", output_tokens=77)
     decoded: dict[str, object] = json.loads(sent)
     return decoded
 

@@ -14,6 +14,7 @@ from cortexd.dialects.neuron_errors import (
     lacks_endpoint,
     neuron_refusal,
     read_complaint,
+    told_status,
 )
 from cortexd.dialects.refusals import TABLE, RefusalKind, code_of, render
 
@@ -189,6 +190,23 @@ def test_a_404_on_a_path_that_not_all_serve_is_about_the_path(body: bytes) -> No
     refusal = neuron_refusal(404, body, may_lack=True)
     assert refusal.kind is RefusalKind.ENDPOINT_NOT_SERVED
     assert not lacks_endpoint(404, body, may_lack=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "meant"),
+    [
+        (400, "model is not loaded", 404),
+        (400, "model is not running", 404),
+        (400, "model 'org/a' not found", 404),
+        (400, "the model is not loaded with vision", 400),
+        (400, "", 400),
+        (500, "model is not loaded", 500),
+    ],
+)
+def test_a_router_says_400_for_a_model_that_has_left(status: int, message: str, meant: int) -> None:
+    """Taken at its word, a client would be told to mend a request that is fine."""
+    body = json.dumps({"error": {"code": 400, "message": message, "type": "x"}}).encode()
+    assert told_status(status, body) == meant
 
 
 @pytest.mark.parametrize("body", NO_MODEL)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from cortexd.dialects.asked import Asked, PromptSize
 from cortexd.dialects.fields import HARMLESS, READ_HERE, RENDERED
-from cortexd.dialects.openai import chat_body, understand_chat
+from cortexd.dialects.openai import understand_chat
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.dialects.upper_bound import Bound, ModelLimits, bound
+from tests.dialects.surfaces import sent_chat
 
 MESSAGES = b'[{"role":"user","content":"hi"}]'
 
@@ -33,7 +34,7 @@ def understood(body: bytes, *forward_fields: str) -> Asked:
 
 
 def forwarded(body: bytes, *forward_fields: str) -> dict[str, object]:
-    sent = chat_body(understood(body, *forward_fields), model="m", output_tokens=77)
+    sent = sent_chat(understood(body, *forward_fields), model="m", output_tokens=77)
     decoded: dict[str, object] = json.loads(sent)
     return decoded
 
@@ -198,7 +199,7 @@ def test_the_smallest_limit_counts_and_only_one_spelling_is_forwarded(
 )
 def test_nothing_is_said_twice_in_what_is_forwarded(body: bytes, sent: dict[str, object]) -> None:
     asked = understood(body)
-    text = chat_body(asked, model="m", output_tokens=77)
+    text = sent_chat(asked, model="m", output_tokens=77)
     for name, value in sent.items():
         assert json.loads(text)[name] == value
         assert text.count(f'"{name}"'.encode()) == 1
@@ -224,7 +225,7 @@ def test_untouched_fields_are_forwarded_byte_for_byte() -> None:
     fields = [b'"%s" : %s' % (name.encode(), value) for name, value in VERBATIM.items()]
     asked = understood(b'{"model":"alias", ' + b" , ".join(fields) + b"}")
     sent = msgspec.json.decode(
-        chat_body(asked, model="real", output_tokens=5), type=dict[str, msgspec.Raw]
+        sent_chat(asked, model="real", output_tokens=5), type=dict[str, msgspec.Raw]
     )
     for name, value in VERBATIM.items():
         if value != b"null":
@@ -295,7 +296,7 @@ def test_white_space_and_escapes_do_not_inflate_the_bound() -> None:
 
 def test_a_nul_in_the_text_is_text() -> None:
     asked = understood(body_with(messages=[{"role": "user", "content": "a\x00b"}]))
-    assert b"\\u0000" in chat_body(asked, model="m", output_tokens=1)
+    assert b"\\u0000" in sent_chat(asked, model="m", output_tokens=1)
 
 
 PART_NAMES = ("role", "content", "type", "text", "image_url", "url", "name", "tool_calls")
@@ -318,7 +319,7 @@ def test_any_json_body_is_understood_or_refused(body: dict[str, object], plausib
     if isinstance(result, Asked):
         limits = ModelLimits(None, None, None)
         assert isinstance(bound(result, limits, capped=False), Bound)
-        assert json.loads(chat_body(result, model="m", output_tokens=1))
+        assert json.loads(sent_chat(result, model="m", output_tokens=1))
     else:
         assert render(result, request_id="r").status == 400
 

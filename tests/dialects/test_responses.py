@@ -7,7 +7,7 @@ import pytest
 from cortexd.dialects.openai import understand_chat
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.responses import Responses
-from cortexd.dialects.surface import Document
+from cortexd.dialects.surface import Document, Target
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.dialects.usage import Seen, Usage
 from tests.dialects.surfaces import UNKNOWN, asked_of, bound_of, refused, told, understood, written
@@ -94,7 +94,7 @@ def test_the_neuron_gets_one_limit_and_is_told_to_store_nothing() -> None:
 
 def test_the_input_goes_on_byte_for_byte() -> None:
     raw = b'{"model":"m","input":[{"role": "user",\n "content":"\\u00e9"}]}'
-    sent = understood(RESPONSES, raw).write(UNKNOWN, model="there", output_tokens=5).body
+    sent = understood(RESPONSES, raw).write(UNKNOWN, Target("there", 5, stream=True)).body
     assert b'[{"role": "user",\n "content":"\\u00e9"}]' in sent
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cortexd.dialects.multipart import Part, read_form, write_form
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import Document
+from cortexd.dialects.surface import Document, Target
 from cortexd.dialects.transcriptions import Transcriptions
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.dialects.usage import Usage
@@ -50,7 +50,7 @@ def test_audio_that_nobody_bounds_is_refused_for_a_cap_alone() -> None:
 def test_the_neuron_gets_a_form_of_our_own_with_the_parts_that_are_listed() -> None:
     document = form(model="m", language="en", temperature="0", keep_alive="1h")
     request = understood(TRANSCRIPTIONS, document)
-    sent = request.write(DECLARED, model="there", output_tokens=0)
+    sent = request.write(DECLARED, Target("there", 0))
     assert read_form(sent.body, sent.content_type) == [
         Part("model", b"there"),
         Part("language", b"en"),
@@ -64,7 +64,7 @@ def test_the_neuron_gets_a_form_of_our_own_with_the_parts_that_are_listed() -> N
 def test_granularities_may_come_several_times() -> None:
     name = "timestamp_granularities[]"
     document = posted(FILE, Part("model", b"m"), Part(name, b"word"), Part(name, b"segment"))
-    sent = understood(TRANSCRIPTIONS, document).write(DECLARED, model="there", output_tokens=0)
+    sent = understood(TRANSCRIPTIONS, document).write(DECLARED, Target("there", 0))
     names = [part.name for part in read_form(sent.body, sent.content_type)]
     assert names == ["model", name, name, "file"]
 

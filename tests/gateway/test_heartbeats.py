@@ -15,9 +15,11 @@ from trio.testing import MockClock
 from cortexd.dialects.messages import Messages
 from cortexd.dialects.refusals import Refusal
 from cortexd.dialects.surface import Document
+from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
+from cortexd.gateway.sending import Sending
 from tests.support.core import RecordingClient
 
 STEP = 0.25
@@ -301,10 +303,12 @@ def an_out(client: SlowClient) -> Out:
         "stream": True,
     }
     document = Document(json.dumps(asked).encode(), request_id="r")
-    request = Messages().understand(document, forward_fields=frozenset())
+    surface = Messages()
+    request = surface.understand(document, forward_fields=frozenset())
     assert not isinstance(request, Refusal)
     headers = ((b"content-type", b"text/event-stream"),)
-    return Out(client, headers, Progress(token_per_chunk=True), request.watch(output_tokens=10))
+    sending = Sending(surface, request, ModelLimits(None, None, None), 10, ())
+    return Out(client, headers, Progress(sending), request.watch(output_tokens=10))
 
 
 async def test_a_heartbeat_sends_the_head_first_and_only_once(

@@ -72,6 +72,14 @@ def test_a_complete_answer_costs_what_was_counted_and_never_less_than_was_seen(
         assert (cost.tokens, cost.prompt_tokens, cost.why) == expected
 
 
+def test_an_engine_that_counts_every_choice_is_believed_about_several() -> None:
+    believed = Ending(EndingKind.COMPLETED, False, USAGE, SEEN, False, counts_every_choice=True)
+    cost = charge(TWO, believed, dispatched=True)
+    assert (cost.tokens, cost.why) == (USAGE.total, "settle")
+    silent = Ending(EndingKind.COMPLETED, False, None, SEEN, False, counts_every_choice=True)
+    assert charge(TWO, silent, dispatched=True).tokens == TWO.total
+
+
 def test_a_cut_answer_costs_the_bound_or_what_was_reported_beyond_it() -> None:
     cut = EndingKind.CUT
     assert charge(BOUND, ending(cut), dispatched=True) == Charge(500, 100, 400, "cut", 0)

@@ -19,6 +19,7 @@ from cortexd.config.schema import (
     Eviction,
     Key,
     Neuron,
+    NeuronKind,
     Polling,
     RollingWindow,
     Waiting,
@@ -31,7 +32,6 @@ from cortexd.fleet.observer import Nobody
 from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
-from cortexd.fleet.view import NeuronKind
 from cortexd.gateway.auth import Keyring, caps_of
 from cortexd.gateway.exchange import Head, Headers, Incoming
 from cortexd.gateway.hang_ups import watched_by_a_task
