@@ -8,6 +8,7 @@ import msgspec
 
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.chat_stream import ChatStream
+from cortexd.dialects.gathering import ChatGathering
 from cortexd.dialects.openai import chat_body, plain_reply, understand_chat
 from cortexd.dialects.refusals import Refusal, Rendered, render
 from cortexd.dialects.surface import Document
@@ -42,6 +43,12 @@ class ChatRequest(msgspec.Struct, frozen=True):
             model=self.asked.model,
             output_tokens_max=output_tokens,
             choices=self.asked.choices,
+        )
+
+    def gather(self, *, output_tokens: int) -> ChatGathering:
+        """A chat completion from its chunks."""
+        return ChatGathering(
+            model=self.asked.model, output_tokens_max=output_tokens, choices=self.asked.choices
         )
 
 

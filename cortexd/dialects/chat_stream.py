@@ -236,10 +236,13 @@ class ChatStream:
     def _end_whole(self) -> bytes:
         return write_event(_DONE)
 
+    def _cut_choices(self) -> list[int]:
+        """The choices that end because no more of them is read."""
+        return sorted(self._open_choices or {0} - self._ended_choices)
+
     def _end_cut(self) -> bytes:
         common = {**self._first, "object": self.object_name, "model": self._model}
-        still_open = sorted(self._open_choices or {0} - self._ended_choices)
-        ended = [self.ended_choice(index) for index in still_open]
+        ended = [self.ended_choice(index) for index in self._cut_choices()]
         last = write_event(_ENCODE({**common, "choices": ended})) if ended else b""
         if self._include_usage and self.usage is not None:
             usage = {

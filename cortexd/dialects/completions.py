@@ -21,6 +21,7 @@ from cortexd.dialects.context_fit import least_text_tokens
 from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import HARMLESS, OUTPUT_LIMITS
 from cortexd.dialects.forwarding import Lists, output_requested, take
+from cortexd.dialects.gathering import ChatGathering
 from cortexd.dialects.openai import CHOICES_MAX, plain_reply
 from cortexd.dialects.prompt_size import normalised_growth, rendered_bytes
 from cortexd.dialects.refusals import Refusal, Rendered, render
@@ -65,6 +66,10 @@ class CompletionStream(ChatStream):
         return super()._pass_on(event)
 
 
+class CompletionGathering(ChatGathering, CompletionStream):
+    """The whole of a stream of text chunks."""
+
+
 class CompletionRequest(msgspec.Struct, frozen=True):
     """A completion that was understood."""
 
@@ -97,6 +102,12 @@ class CompletionRequest(msgspec.Struct, frozen=True):
             model=self.asked.model,
             output_tokens_max=output_tokens,
             choices=self.asked.choices,
+        )
+
+    def gather(self, *, output_tokens: int) -> CompletionGathering:
+        """A completion from its chunks."""
+        return CompletionGathering(
+            model=self.asked.model, output_tokens_max=output_tokens, choices=self.asked.choices
         )
 
 

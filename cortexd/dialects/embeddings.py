@@ -84,6 +84,9 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
         """Never called: vectors are not streamed."""
         raise AssertionError("embeddings are not streamed")
 
+    def gather(self, *, output_tokens: int) -> None:
+        """Vectors come as a whole."""
+
 
 class Embeddings(msgspec.Struct, frozen=True):
     """`POST /v1/embeddings`."""

@@ -23,13 +23,15 @@ class Traits(msgspec.Struct, frozen=True):
     `chat_limits`: the names under which a chat is told its output limit, all with the same number.
     `withheld`: fields of the closed lists that it is not sent, because it has no such field.
     `token_per_event`: it promises one token for each event of a stream.
-    `counts_every_choice`: its usage counts all answers to a request, not only one of them.
+    `stops_plain`: a hang-up stops it in the middle of a plain answer, too; if not, every answer is
+    asked for as a stream. `counts_every_choice`: its usage counts all answers to a request.
     `query`: what is added to the path of every request.
     """
 
     chat_limits: tuple[str, ...] = ("max_tokens",)
     withheld: frozenset[str] = _NONE
     token_per_event: bool = False
+    stops_plain: bool = False
     counts_every_choice: bool = False
     query: str = ""
 
@@ -97,25 +99,32 @@ _SGLANG = _VLLM_AND_SGLANG | {
 BOTH_LIMITS = ("max_tokens", "max_completion_tokens")
 """Where both are known, each version obeys one of them: equal numbers bind them all."""
 
-_LLAMA = Traits(chat_limits=BOTH_LIMITS, withheld=ENGINES_OWN - _LLAMA_CPP)
+_LLAMA = Traits(chat_limits=BOTH_LIMITS, withheld=ENGINES_OWN - _LLAMA_CPP, stops_plain=True)
 
 ANY_ENGINE = Traits()
-"""What is safe with any engine: one limit, under the one name that every engine reads."""
+"""What is safe with any engine: one limit, under the one name that every engine reads, and streams
+only."""
 
 TRAITS: Mapping[str, Traits] = MappingProxyType(
     {
-        "neuron": Traits(token_per_event=True),
+        "neuron": Traits(token_per_event=True, stops_plain=True),
         "llama-server": _LLAMA,
         # Without it, a request for a model that has just left would load it and evict another.
         "llama-router": msgspec.structs.replace(_LLAMA, query="?autoload=false"),
         "llama-swap": ANY_ENGINE,
         "vllm": Traits(
-            chat_limits=BOTH_LIMITS, withheld=ENGINES_OWN - _VLLM, counts_every_choice=True
+            chat_limits=BOTH_LIMITS,
+            withheld=ENGINES_OWN - _VLLM,
+            stops_plain=True,
+            counts_every_choice=True,
         ),
         "sglang": Traits(
-            chat_limits=BOTH_LIMITS, withheld=ENGINES_OWN - _SGLANG, counts_every_choice=True
+            chat_limits=BOTH_LIMITS,
+            withheld=ENGINES_OWN - _SGLANG,
+            stops_plain=True,
+            counts_every_choice=True,
         ),
-        "ollama": Traits(withheld=ENGINES_OWN),
+        "ollama": Traits(withheld=ENGINES_OWN, stops_plain=True),
         "lmstudio": ANY_ENGINE,
         "mistralrs": ANY_ENGINE,  # two names for the limit are an error there
         "tabby": ANY_ENGINE,

@@ -103,6 +103,9 @@ class ImagesRequest(msgspec.Struct, frozen=True):
         """Never called: a stream is refused."""
         raise AssertionError("images are not streamed")
 
+    def gather(self, *, output_tokens: int) -> None:
+        """Pictures come as a whole."""
+
     def _steps(self, limits: ModelLimits) -> int | None:
         return self.steps if self.steps is not None else limits.image_steps
 

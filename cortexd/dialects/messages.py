@@ -10,6 +10,7 @@ from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
 from cortexd.dialects.anthropic_errors import render_anthropic
 from cortexd.dialects.anthropic_reply import message_reply, token_count
 from cortexd.dialects.anthropic_stream import AnthropicStream
+from cortexd.dialects.gathering import ChatGathering
 from cortexd.dialects.openai import chat_body
 from cortexd.dialects.refusals import Refusal, Rendered
 from cortexd.dialects.surface import Document
@@ -58,6 +59,12 @@ class MessagesRequest(msgspec.Struct, frozen=True):
             output_tokens_max=output_tokens,
             stop_sequences=self.told.stop_sequences,
             hide_thinking=self.told.hide_thinking,
+        )
+
+    def gather(self, *, output_tokens: int) -> ChatGathering:
+        """A chat completion from its chunks."""
+        return ChatGathering(
+            model=self.asked.model, output_tokens_max=output_tokens, choices=self.asked.choices
         )
 
 

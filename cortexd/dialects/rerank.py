@@ -68,6 +68,9 @@ class RerankRequest(msgspec.Struct, frozen=True):
         """Never called: an order is not streamed."""
         raise AssertionError("an order of documents is not streamed")
 
+    def gather(self, *, output_tokens: int) -> None:
+        """An order comes as a whole."""
+
 
 class Rerank(msgspec.Struct, frozen=True):
     """`POST /v1/rerank`, `/rerank` and `/v2/rerank`."""

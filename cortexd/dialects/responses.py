@@ -23,7 +23,12 @@ from cortexd.dialects.forwarding import Lists, output_requested, take
 from cortexd.dialects.json_text import said_once, with_model
 from cortexd.dialects.prompt_size import prompt_size
 from cortexd.dialects.refusals import Refusal, Rendered, render
-from cortexd.dialects.responses_stream import ResponsesStream, output_seen, response_usage
+from cortexd.dialects.responses_stream import (
+    ResponsesGathering,
+    ResponsesStream,
+    output_seen,
+    response_usage,
+)
 from cortexd.dialects.surface import Document, PlainReply, understood
 from cortexd.dialects.upper_bound import bound
 
@@ -96,6 +101,10 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     def watch(self, *, output_tokens: int) -> ResponsesStream:
         """Typed events, the last of which is held back until the answer is settled."""
         return ResponsesStream(model=self.asked.model, output_tokens_max=output_tokens)
+
+    def gather(self, *, output_tokens: int) -> ResponsesGathering:
+        """A response from its last event."""
+        return ResponsesGathering(model=self.asked.model, output_tokens_max=output_tokens)
 
 
 class Responses(msgspec.Struct, frozen=True):

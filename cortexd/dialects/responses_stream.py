@@ -85,7 +85,7 @@ class ResponsesStream:
         self._chunks = 0
         self._text_bytes = 0
         self._next_number = 0
-        self._response: dict[str, msgspec.Raw] = {}
+        self._response: dict[str, object] = {}
         self._items: list[msgspec.Raw] = []
         self._last = b""
 
@@ -231,6 +231,11 @@ class ResponsesStream:
 
     def _own_end(self, status: str, **more: object) -> bytes:
         """Write the last event of a response that the neuron did not end as it should."""
+        kind, self._response = f"response.{status}", self._own_response(status, **more)
+        event = {"type": kind, "sequence_number": self._next_number, "response": self._response}
+        return write_event(_ENCODE(event), name=kind.encode())
+
+    def _own_response(self, status: str, **more: object) -> dict[str, object]:
         usage = None
         if self.usage is not None:
             usage = {
@@ -240,7 +245,7 @@ class ResponsesStream:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": self.usage.total,
             }
-        response = {
+        return {
             "id": "resp_broken",
             "object": "response",
             "created_at": 0,
@@ -256,6 +261,21 @@ class ResponsesStream:
             "status": status,
             **more,
         }
-        kind = f"response.{status}"
-        event = {"type": kind, "sequence_number": self._next_number, "response": response}
-        return write_event(_ENCODE(event), name=kind.encode())
+
+
+class ResponsesGathering(ResponsesStream):
+    """A `surface.Gathering`: what the last event says is the plain answer."""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `surface.Watcher`."""
+        super().feed(data)
+        return b""
+
+    def close(self) -> bytes:
+        """See `surface.Watcher`."""
+        super().close()
+        return b""
+
+    def whole(self) -> bytes:
+        """See `surface.Gathering`."""
+        return _ENCODE({"output": self._items, **self._response})

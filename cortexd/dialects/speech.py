@@ -78,6 +78,9 @@ class SpeechRequest(msgspec.Struct, frozen=True):
         """Never called: audio comes as a whole."""
         raise AssertionError("speech is not streamed")
 
+    def gather(self, *, output_tokens: int) -> None:
+        """Audio comes as a whole."""
+
     def _tokens(self, limits: ModelLimits) -> int:
         price = limits.tokens_per_speech_character
         return self.characters * (TOKENS_PER_CHARACTER_DEFAULT if price is None else price)

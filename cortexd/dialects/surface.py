@@ -103,6 +103,13 @@ class Watcher(Protocol):
         """Return the client's last bytes; what is not whole ends in a failure."""
 
 
+class Gathering(Watcher, Protocol):
+    """A stream that no client reads, gathered to a plain answer; see `gathering.py`."""
+
+    def whole(self) -> bytes:
+        """The body of the plain answer; once it is closed, and has not failed."""
+
+
 class Understood(Protocol):
     """A request that was read and checked, with all that can be done with it."""
 
@@ -127,6 +134,9 @@ class Understood(Protocol):
 
         Called only where `asked.stream` is set.
         """
+
+    def gather(self, *, output_tokens: int) -> Gathering | None:
+        """Begin to gather a plain answer from a stream; None: a neuron is asked for it as it is."""
 
 
 class Surface(Protocol):

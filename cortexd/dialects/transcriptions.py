@@ -95,6 +95,9 @@ class TranscriptionRequest(msgspec.Struct, frozen=True):
         """Never called: a stream is refused."""
         raise AssertionError("transcriptions are not streamed")
 
+    def gather(self, *, output_tokens: int) -> None:
+        """A text comes as a whole."""
+
 
 class Transcriptions(msgspec.Struct, frozen=True):
     """`POST /v1/audio/transcriptions`."""

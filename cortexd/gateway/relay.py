@@ -17,7 +17,7 @@ import trio
 
 from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal, told_status
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import JSON, Document, Watcher
+from cortexd.dialects.surface import JSON, Document, Gathering, Watcher
 from cortexd.dialects.usage import Ending, EndingKind
 from cortexd.fleet.breaker import Verdict, verdict_on_status
 from cortexd.fleet.lines import Wanted
@@ -35,6 +35,7 @@ from cortexd.fleet.view import NeuronName
 from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.heartbeats import Heartbeats
+from cortexd.gateway.neuron_answer import header, is_event_stream, read_up_to
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
 from cortexd.gateway.sending import Sending
@@ -244,13 +245,24 @@ class Relay:
         self.progress.verdict = Verdict.UNKNOWN  # until it has shown that it can keep it up
         if self._watcher is not None:
             return await self._stream(answer, self._watcher)
-        return await self._plain(answer)
+        gathering = self._gathering
+        if gathering is not None and is_event_stream(answer):
+            return await self._gather(answer, gathering)
+        return await self._plain(answer)  # also of an engine that knows no streams
+
+    @property
+    def _gathering(self) -> Gathering | None:
+        attempt = self.progress.attempt
+        return attempt.gathering if attempt is not None else None
 
     def _failed(self, kind: RefusalKind, message: str) -> Outcome:
         """A failure after dispatch: an HTTP error, or an error event where a stream has begun."""
         progress, stream = self.progress, self.progress.stream
         if stream is not None and stream.finished:
-            progress.kind = EndingKind.COMPLETED  # every choice had ended; only the goodbye is lost
+            # Every choice had ended; only the goodbye is lost.
+            if self._gathering is not None:
+                return self._gathered(self._gathering)
+            progress.kind = EndingKind.COMPLETED
             return LastBytes(stream.close())
         progress.kind = EndingKind.NEURON_FAILED
         progress.failure = message
@@ -277,31 +289,56 @@ class Relay:
             progress.did_no_work = True
         else:
             progress.kind = EndingKind.NEURON_FAILED
-        says_when = _header(answer, b"retry-after") is not None
+        says_when = header(answer, b"retry-after") is not None
         progress.verdict = verdict_on_status(
             status, did_no_work=progress.did_no_work, says_when=says_when
         )
         body = b""
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
-            body = await _read_up_to(answer, ERROR_BYTES_MAX)
+            body = await read_up_to(answer, ERROR_BYTES_MAX)
         status = told_status(status, body)
         may_lack = not self._sending.surface.everywhere
         progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
         progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
-        retry_after = _header(answer, b"retry-after")
+        retry_after = header(answer, b"retry-after")
         return neuron_refusal(status, body, retry_after, may_lack=may_lack)
 
     async def _plain(self, answer: Answer) -> Outcome:
+        body = await read_up_to(answer, REPLY_BYTES_MAX + 1)
+        self.progress.first_byte()
+        self.progress.kind = EndingKind.COMPLETED
+        if len(body) > REPLY_BYTES_MAX:
+            return self._as_reply(None)
+        kind = header(answer, b"content-type") or b""
+        return self._as_reply(Document(body, kind.decode("latin-1")))
+
+    async def _gather(self, answer: Answer, gathering: Gathering) -> Outcome:
+        """Read a stream for a client that wants a plain answer."""
+        self.progress.stream = gathering
+        while not (gathering.done or gathering.cut or gathering.failure):
+            data = await answer.read()
+            if not data:
+                break
+            self.progress.first_byte()
+            gathering.feed(data)
+        return self._gathered(gathering)
+
+    def _gathered(self, gathering: Gathering) -> Outcome:
+        """The plain answer, as far as it came."""
+        gathering.close()
         progress = self.progress
-        body = await _read_up_to(answer, REPLY_BYTES_MAX + 1)
-        progress.first_byte()
-        reply = None
-        if len(body) <= REPLY_BYTES_MAX:
-            kind = _header(answer, b"content-type") or b""
-            document = Document(body, kind.decode("latin-1"))
+        if gathering.failure is not None:
+            progress.kind, progress.failure = EndingKind.NEURON_FAILED, gathering.fault
+            return Refusal(RefusalKind.UPSTREAM_FAILED, gathering.failure)
+        progress.kind = EndingKind.CUT if gathering.cut else EndingKind.COMPLETED
+        return self._as_reply(Document(gathering.whole()))
+
+    def _as_reply(self, document: Document | None) -> Outcome:
+        """What the client gets of a whole answer; None: one that is too large to be read."""
+        progress, reply = self.progress, None
+        if document is not None:
             reply = self._sending.request.read(document, self._sending.limits)
-        progress.kind = EndingKind.COMPLETED
         if reply is None:
             noun = self._sending.surface.answer_noun
             progress.failure = f"no {noun}"
@@ -341,20 +378,3 @@ def _kinder(one: Refusal | None, other: Refusal) -> Refusal:
     if one is None or (other.retry_after_seconds or 0) > (one.retry_after_seconds or 0):
         return other
     return one
-
-
-def _header(answer: Answer, wanted: bytes) -> bytes | None:
-    for name, value in answer.headers:
-        if name.lower() == wanted:
-            return value
-    return None
-
-
-async def _read_up_to(answer: Answer, limit: int) -> bytes:
-    """The body of an answer, at most about `limit` bytes of it."""
-    pieces: list[bytes] = []
-    size = 0
-    while size < limit and (data := await answer.read()):
-        pieces.append(data)
-        size += len(data)
-    return b"".join(pieces)

@@ -7,7 +7,7 @@ comes back (relay.py).
 import msgspec
 
 from cortexd.dialects.engine_traits import TRAITS, Traits
-from cortexd.dialects.surface import Surface, Target, Understood
+from cortexd.dialects.surface import Gathering, Surface, Target, Understood
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.fleet.outgoing import Outgoing
 from cortexd.fleet.routing import Route
@@ -34,7 +34,11 @@ class Sending(msgspec.Struct, frozen=True):
     def to(self, route: Route) -> "Attempt":
         """Write it for one neuron."""
         engine = TRAITS[route.kind]
-        target = Target(route.model, self.output_tokens, engine, stream=self.stream)
+        gathering = None
+        if not self.stream and not engine.stops_plain:
+            gathering = self.request.gather(output_tokens=self.output_tokens)
+        streamed = self.stream or gathering is not None
+        target = Target(route.model, self.output_tokens, engine, stream=streamed)
         written = self.request.write(self.limits, target)
         outgoing = Outgoing(
             route.base_url,
@@ -47,15 +51,20 @@ class Sending(msgspec.Struct, frozen=True):
             ),
             written.body,
         )
-        return Attempt(outgoing, engine, streamed=target.stream)
+        return Attempt(outgoing, engine, streamed, gathering)
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """A request as one neuron gets it. `streamed`: that neuron is asked for a stream."""
+    """A request as one neuron gets it.
+
+    `streamed`: that neuron is asked for a stream. `gathering`: takes the stream where the client
+    wants a plain answer.
+    """
 
     outgoing: Outgoing
     engine: Traits
     streamed: bool
+    gathering: Gathering | None = None
 
 
 def _credential(route: Route) -> Headers:
