@@ -11,6 +11,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from cortexd.fleet.backoff import Backoffs
+from cortexd.fleet.engines.abilities import places_itself
 from cortexd.fleet.load_calls import LoadSpec
 from cortexd.fleet.load_times import LoadTimes, left_ms
 from cortexd.fleet.orders import Failure, Load
@@ -124,11 +125,12 @@ class Loads:
         for load in tuple(self._under_way.values()):
             if load.loading.neuron != neuron.name:
                 continue
-            failure = _why_lost(load, neuron, restarted_ms)
+            left = _left_again(load, neuron)
+            failure = None if left else _why_lost(load, neuron, restarted_ms)
             if failure is not None:
                 self._fail(load, failure, now_ms)
                 ended.append((load, failure))
-            elif _is_done(load, neuron):
+            elif left or _is_done(load, neuron):
                 del self._under_way[load.loading.model]
                 self._backoffs.succeeded(load.loading.model, neuron.name)
                 ended.append((load, None))
@@ -190,6 +192,14 @@ def _is_done(load: UnderWay, neuron: NeuronView) -> bool:
         return False
     load.shown += _is_fresh(neuron)
     return load.loaded_ms is not None or load.shown >= _LOOKS_MAX
+
+
+def _left_again(load: UnderWay, neuron: NeuronView) -> bool:
+    """Whether an engine that makes room by itself has already made some of it, which is no fault of
+    the load: that one counts as done only once such an engine has listed the model.
+    """
+    was_there = load.loaded_ms is not None and places_itself(neuron.kind)
+    return was_there and _is_fresh(neuron) and neuron.healthy and not _is_there(load, neuron)
 
 
 def _is_there(load: UnderWay, neuron: NeuronView) -> bool:

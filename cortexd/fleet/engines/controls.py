@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cortexd.fleet.addresses import without_version_path
-from cortexd.fleet.engines.engine import LOAD_FAILED, Engine
+from cortexd.fleet.engines.engine import LOAD_FAILED, Engine, NotNow
 from cortexd.fleet.engines.llama_router import LlamaRouter
 from cortexd.fleet.engines.llama_server import LlamaServer
 from cortexd.fleet.engines.llama_swap import LlamaSwap
@@ -98,7 +98,7 @@ class EngineControl:
     async def load(self, spec: LoadSpec) -> None:
         """See `Control`. Done when the engine lists the model as loaded."""
         await trio.lowlevel.checkpoint()
-        await self._engine.begin_load(spec)
+        await self._begin_load(spec)
         began, looks, pause = False, 0, FIRST_LOOK_SECONDS
         while True:
             report = await self._report(spec.model)
@@ -109,11 +109,25 @@ class EngineControl:
                     return
                 if report.servable == LOAD_FAILED:
                     raise LoadFailed("the engine says that the load failed")
+                if status is Status.UNLOADED and began and self._engine.tells_failures:
+                    return  # it was loaded, and has made room for another one since
                 if status is Status.UNLOADED and (began or looks > LOOKS_WITHOUT_A_SIGN_MAX):
                     raise LoadFailed("the engine began to load it, and does not have it")
                 began = began or status is not Status.UNLOADED
             await trio.sleep(pause)
             pause = min(2 * pause, LOOK_SECONDS_MAX)
+
+    async def _begin_load(self, spec: LoadSpec) -> None:
+        """Ask until there is room; the caller bounds how long that may take."""
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            try:
+                await self._engine.begin_load(spec)
+            except NotNow:
+                await trio.sleep(pause)
+                pause = min(2 * pause, LOOK_SECONDS_MAX)
+            else:
+                return
 
     async def unload(self, model: ModelId) -> None:
         """See `Control`. Done when the engine lists the model as anything but loaded."""

@@ -35,15 +35,21 @@ _UNKNOWN = 404
 ReadT = TypeVar("ReadT")
 
 
+class NotNow(Exception):
+    """An engine has no room for a load at this moment, and asks to be asked again."""
+
+
 class Engine(ABC):
     """One server of some kind; the base of all adapters.
 
     `look` raises PollFailed or Garbage. `begin_load` and `begin_unload` return once the engine has
-    said yes, also if there was nothing to do, and raise LoadFailed or UnloadFailed. None of them
-    bounds its time. Nothing is remembered between calls.
+    said yes, also if there was nothing to do, and raise LoadFailed or UnloadFailed; a load also
+    NotNow. None of them bounds its time. Nothing is remembered between calls.
     """
 
     kind: ClassVar[NeuronKind]
+    tells_failures: ClassVar[bool] = False
+    """Whether its list tells a load that failed from a model that was loaded and has left again."""
 
     def __init__(self, calls: Calls, base_url: str, *, optional_seconds: float) -> None:
         """Nothing is asked yet. `optional_seconds`: for a call that the rest can do without."""

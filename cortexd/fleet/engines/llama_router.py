@@ -18,6 +18,7 @@ from cortexd.fleet.engines.engine import (
     LOAD_FAILED,
     MODELS_ASKED_MAX,
     Engine,
+    NotNow,
     load_refused,
     said,
     unload_refused,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 LOAD = "/models/load"
 UNLOAD = "/models/unload"
+
+_FULL = "model limit reached"
+"""What it says while the models that it would have to stop are in use, be it by a question."""
 
 _STATUSES = {"downloading": "loading", "downloaded": "unloaded", "sleeping": "loaded"}
 
@@ -61,6 +65,7 @@ class LlamaRouter(Engine):
     """Many models, each in a server of its own that the router starts and stops."""
 
     kind = "llama-router"
+    tells_failures = True
 
     async def look(self) -> Answered:
         """See `Engine`."""
@@ -88,6 +93,8 @@ class LlamaRouter(Engine):
     async def begin_load(self, spec: LoadSpec) -> None:
         """See `Engine`."""
         status, body = await self.told_to_load("POST", LOAD, {"model": spec.model})
+        if status == 500 and _FULL in said(body):
+            raise NotNow
         if status != 200 and not (status == 400 and "already running" in said(body)):
             raise load_refused(LOAD, status, body)
 

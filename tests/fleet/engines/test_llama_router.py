@@ -126,16 +126,35 @@ async def test_a_load_that_is_refused_fails_at_once(
     assert failed.value.permanent is permanent
 
 
-@pytest.mark.parametrize(
-    "after", [{"value": "unloaded", "failed": True, "exit_code": 1}, "unloaded"]
-)
-async def test_a_load_that_comes_to_nothing_is_a_failure(pool: Pool, after: object) -> None:
+async def test_a_router_that_has_no_room_at_this_moment_is_asked_again(pool: Pool) -> None:
+    """Seen where the model that was to make room was just being asked how busy it is."""
+    full = (500, {"error": {"code": 500, "message": "model limit reached, try again later"}})
+    recorded = Recorded(
+        {"POST /models/load": full, "GET /v1/models": models(a="loaded")},
+        {"POST /models/load": {"POST /models/load": DONE}},
+    )
+    async with engine("llama-router", recorded, pool) as (control, _):
+        await control.load(spec("a"))
+    assert recorded.asked.count("POST /models/load") == 2
+
+
+async def test_a_model_that_has_made_room_for_another_was_loaded(pool: Pool) -> None:
+    recorded = Recorded(
+        {"POST /models/load": DONE, "GET /v1/models": models(a="loading")},
+        {"GET /v1/models": {"GET /v1/models": models(a="unloaded")}},
+    )
+    async with engine("llama-router", recorded, pool) as (control, _):
+        await control.load(spec("a"))
+
+
+async def test_a_load_that_comes_to_nothing_is_a_failure(pool: Pool) -> None:
+    after = {"value": "unloaded", "failed": True, "exit_code": 1}
     recorded = Recorded(
         {"POST /models/load": DONE, "GET /v1/models": models(a="loading")},
         {"GET /v1/models": {"GET /v1/models": models(a=after)}},
     )
     async with engine("llama-router", recorded, pool) as (control, _):
-        with pytest.raises(LoadFailed, match=r"load failed|does not have it"):
+        with pytest.raises(LoadFailed, match="says that the load failed"):
             await control.load(spec("a"))
 
 
