@@ -21,6 +21,7 @@ VERBS = {
     "serve": "serve",
     "demo": "demo",
     "check-config": "check_config",
+    "doctor": "doctor",
     "status": "status",
     "models": "models",
     "load": "load",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cortexd.cli.main import main
 from cortexd.config.schema import Neuron, NeuronKind
 from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.load_calls import LoadFailed, LoadSpec
@@ -116,12 +117,26 @@ async def test_a_client_gets_whichever_model_of_a_router_it_asks_for(
         ) as daemon,
         daemon.client() as client,
     ):
-        for model in ("stops", "endless", "stops"):
+        for model in ("stops", "endless") * 6:
             body = chat(model=model, max_tokens=5)
             answer = await client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 200, answer.text
             assert answer.json()["model"] == model
             assert answer.json()["usage"]["completion_tokens"] <= 5
+
+
+async def test_the_doctor_tells_a_server_from_a_router(
+    llama_server_program: Path, tiny_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        llama_server(llama_server_program, tiny_models / "stops.gguf") as server,
+        llama_router(llama_server_program, tiny_models) as router,
+    ):
+        for url, kind in ((server.url, "llama-server"), (router.url, "llama-router")):
+            assert await trio.to_thread.run_sync(main, ["doctor", url, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["kind"] == kind
+        async with controlled(router.url, "llama-router") as control:
+            assert set((await states(control)).values()) == {"unloaded"}, "a question loaded it"
 
 
 async def test_no_more_requests_than_slots_are_given_to_a_server(

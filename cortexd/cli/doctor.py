@@ -1,0 +1,209 @@
+"""`cortexd doctor URL`: what is behind an address, and how it is written into the configuration.
+
+Owns the questions' way out and the wording of the findings. Generates nothing, loads nothing and
+needs no daemon. What a server is, is judged by `fleet/engines/recognition.py`.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from cortexd.config.addresses import AddressFault, parse_endpoint
+from cortexd.config.schema import Neuron, NeuronKind, Secret
+from cortexd.fleet.addresses import without_version_path
+from cortexd.fleet.engines.abilities import loads
+from cortexd.fleet.engines.controls import control_of
+from cortexd.fleet.engines.recognition import QUESTIONS, Recognized, Told, recognize
+from cortexd.fleet.neuron import Calls, NoAnswer, PollFailed
+from cortexd.fleet.pool import Pool
+from cortexd.fleet.view import NeuronView, before_the_first_poll, fold, status_of
+
+CONNECT_SECONDS = 5
+QUESTION_SECONDS = 3
+POLL_SECONDS = 10
+
+NOT_TRIED = "whether requests work: to find out would cost tokens"
+
+
+class FoundModel(msgspec.Struct, frozen=True):
+    """A model there; `context` and `max_in_flight` None: it does not say."""
+
+    id: str
+    status: str
+    context: int | None = None
+    max_in_flight: int | None = None
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What was found out, and what could not be."""
+
+    url: str
+    kind: NeuronKind | None
+    why: str
+    models: tuple[FoundModel, ...] = ()
+    unknown: tuple[str, ...] = ()
+    neuron: Mapping[str, object] | None = None
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="find out what kind of neuron answers at an address",
+        description="Ask a server what it is and print how to configure it. Nothing is loaded or "
+        "generated. Exit code 1: nothing there that cortexd knows.",
+    )
+    parser.add_argument("url", metavar="URL", help="as in neurons[].endpoint")
+    parser.add_argument("--name", help="what to call it (default: after its host)")
+    parser.add_argument("--api-key-file", metavar="FILE", help="the key that it wants, in a file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask and print; 1 where nothing is found, 2 where there is nothing to ask."""
+    try:
+        url = parse_endpoint(without_version_path(arguments.url))
+    except AddressFault as fault:
+        print(f"cortexd doctor: {fault.what}; {fault.hint}", file=sys.stderr)
+        return 2
+    key = None
+    if arguments.api_key_file is not None:
+        try:
+            key = Secret(Path(arguments.api_key_file).read_text().strip())
+        except (OSError, ValueError) as error:
+            print(f"cortexd doctor: the key cannot be read: {error}", file=sys.stderr)
+            return 2
+    name = arguments.name or _name(urlsplit(url).hostname or "")
+    findings = trio.run(_examine, url, name, key, arguments.api_key_file)
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(findings)).decode())
+    else:
+        print(_told(findings))
+    return 0 if findings.kind is not None else 1
+
+
+async def _examine(url: str, name: str, key: Secret | None, key_file: str | None) -> Findings:
+    """Ask what it is, then what it has, in its own words."""
+    pool = Pool(CONNECT_SECONDS)
+    try:
+        recognized = recognize(await _answers(url, key, pool))
+        if recognized.kind is None:
+            return Findings(url, None, recognized.why)
+        written: dict[str, object] = {"name": name, "endpoint": url, "kind": recognized.kind}
+        if key_file is not None:
+            written["api_key"] = {"file": key_file}
+        neuron = Neuron(name, url, recognized.kind, key)
+        control = control_of(neuron, pool, timeout_seconds=POLL_SECONDS)
+        try:
+            (unheard,) = before_the_first_poll([neuron]).neurons.values()
+            view = fold(unheard, await control.poll())
+        except PollFailed as failed:
+            unknown = (f"what it has: {failed.reason}", NOT_TRIED)
+            return Findings(url, recognized.kind, recognized.why, (), unknown, written)
+        finally:
+            await control.aclose()
+        return _found(url, recognized, view, written)
+    finally:
+        await pool.aclose()
+
+
+async def _answers(url: str, key: Secret | None, pool: Pool) -> dict[str, Told]:
+    """One answer after the other: a small server is not to be stormed."""
+    answers: dict[str, Told] = {}
+    calls = Calls(url, key, pool)
+    try:
+        for path in QUESTIONS:
+            with trio.move_on_after(QUESTION_SECONDS):
+                try:
+                    status, body = await calls.ask("GET", path)
+                except NoAnswer:
+                    if not answers:
+                        break  # nobody is there; the other paths would tell no more
+                    continue
+                answers[path] = Told(status, _decoded(body))
+    finally:
+        await calls.aclose()
+    return answers
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        decoded: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return decoded
+
+
+def _found(
+    url: str, recognized: Recognized, view: NeuronView, written: Mapping[str, object]
+) -> Findings:
+    models = tuple(
+        FoundModel(each.id, each.status.value, each.limit.context, each.load.max_in_flight or None)
+        for each in view.models.values()
+    )
+    return Findings(
+        url, recognized.kind, recognized.why, models, _unknown(view.kind, models), written
+    )
+
+
+def _unknown(kind: NeuronKind, models: Sequence[FoundModel]) -> tuple[str, ...]:
+    """What the operator may want to say, because the server does not."""
+    loaded = [each for each in models if status_of(each.status).resident]
+    unknown = []
+    if not models:
+        unknown.append("which models it has: it lists none")
+    if any(each.context is None for each in loaded):
+        unknown.append("the context of its models: write limit.context into the catalogue")
+    elif not loaded:
+        unknown.append("the context of its models: it is told once one is loaded")
+    if all(each.max_in_flight is None for each in loaded):
+        unknown.append("how many requests it takes at once: set max_in_flight")
+    if kind == "openai":
+        unknown.append("how busy it is, and how to load a model")
+    return (*unknown, NOT_TRIED)
+
+
+def _told(findings: Findings) -> str:
+    """The findings for people, with what is to be pasted last."""
+    if findings.kind is None:
+        return f"{findings.url} is no neuron: {findings.why}."
+    lines = [f"{findings.url} is of kind {findings.kind}: {findings.why}."]
+    lines += ["", "models:"] if findings.models else []
+    for each in findings.models:
+        context = f"context {each.context}" if each.context else "context not known"
+        at_once = f", {each.max_in_flight} at once" if each.max_in_flight else ""
+        lines.append(f"  {_quoted(each.id)}  {each.status}, {context}{at_once}")
+    lines += ["", "not found out:", *(f"  - {each}" for each in findings.unknown)]
+    lines += ["", "for the configuration:", "", "neurons:", f"  - {_flow(findings.neuron or {})}"]
+    if loads(findings.kind) and findings.models:
+        lines += ["", "for the catalogue, to have them loaded when they are asked for:", ""]
+        lines += ["models:", *(f"  - {_flow({'id': each.id})}" for each in findings.models)]
+    return "\n".join(lines)
+
+
+def _flow(mapping: Mapping[str, object]) -> str:
+    """A mapping as YAML on one line; JSON's texts are YAML's."""
+    parts = [
+        f"{name}: {_flow(value) if isinstance(value, Mapping) else _quoted(value)}"
+        for name, value in mapping.items()
+    ]
+    return f"{{{', '.join(parts)}}}"
+
+
+def _quoted(value: object) -> str:
+    """A server's own word, safe for a terminal: JSON escapes what moves the cursor."""
+    encoded = msgspec.json.encode(value).decode()
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in encoded)
+
+
+def _name(host: str) -> str:
+    """The name of a neuron after its host."""
+    label = host if re.fullmatch(r"[\d.:]+", host) else host.partition(".")[0]
+    return re.sub(r"[^a-z0-9-]+", "-", label.lower()).strip("-") or "neuron"

@@ -1,0 +1,167 @@
+"""`cortexd doctor`: asked as a user does, of servers on real sockets."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import yaml
+
+from cortexd.cli.main import main
+from cortexd.config.load import load
+from cortexd.demo.hardware import SimulatedModel
+from cortexd.demo.neuron import SimulatedNeuron
+from tests.fleet.engines.recorded import Recorded, Reply
+from tests.fleet.engines.test_llama_router import models
+from tests.fleet.engines.test_llama_server import ALL
+from tests.fleet.engines.test_ollama import RESIDENT, TAGS
+from tests.fleet.scripted import scripted
+from tests.support.fake_neuron import running
+
+LISTED: Reply = (200, {"object": "list", "data": [{"id": "a\u001b[2J\u202e"}]})
+
+
+async def doctor(recorded: Recorded, *flags: str) -> tuple[int, str]:
+    """Run the verb against a played server; its exit code, and the server's address."""
+    async with scripted(recorded.script, within_seconds=30) as server:
+        arguments = ["doctor", f"{server.url}/v1", *flags]
+        return await trio.to_thread.run_sync(partial(main, arguments)), server.url
+
+
+def pasted(output: str, after: str) -> object:
+    """What is printed to be pasted, read as YAML."""
+    return yaml.safe_load(output.partition(after)[2].partition("\n\nfor ")[0])
+
+
+async def test_it_names_the_kind_and_prints_what_the_configuration_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, url = await doctor(Recorded(ALL))
+    output = capsys.readouterr().out
+    assert code == 0
+    assert f"{url} is of kind llama-server" in output
+    assert '"endless"  loaded, context 2048, 2 at once' in output
+    assert "would cost tokens" in output
+    assert "catalogue" not in output
+    neurons = pasted(output, "for the configuration:")
+    assert neurons == {"neurons": [{"name": "127-0-0-1", "endpoint": url, "kind": "llama-server"}]}
+    path = tmp_path / "cortexd.yaml"
+    directory = {"ledger": {"directory": str(tmp_path)}}
+    path.write_text(yaml.safe_dump({**neurons, **directory}))
+    assert load(str(path), {}, {}).config.neurons[0].kind == "llama-server"
+
+
+async def test_of_an_engine_that_loads_it_prints_the_catalogue_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded = Recorded(
+        {
+            "GET /v1/models": (200, {"object": "list", "data": []}),
+            "GET /api/version": (200, {"version": "0.12.0"}),
+            "GET /api/tags": TAGS,
+            "GET /api/ps": RESIDENT,
+        }
+    )
+    code, url = await doctor(recorded, "--name", "attic")
+    output = capsys.readouterr().out
+    assert code == 0
+    assert pasted(output, "for the configuration:") == {
+        "neurons": [{"name": "attic", "endpoint": url, "kind": "ollama"}]
+    }
+    assert pasted(output, "when they are asked for:") == {
+        "models": [{"id": "qwen3:8b"}, {"id": "llama3.2:latest"}]
+    }
+    assert "set max_in_flight" in output
+    assert not recorded.sent, "a question must not make the engine do anything"
+
+
+async def test_a_neuron_of_the_neuron_protocol_is_recognized(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    neuron = SimulatedNeuron("beast", [SimulatedModel("sim/oak")])
+    async with running(neuron):
+        assert await trio.to_thread.run_sync(main, ["doctor", neuron.url]) == 0
+    output = capsys.readouterr().out
+    assert "is of kind neuron" in output
+    assert '"sim/oak"  loaded' in output
+
+
+async def test_as_json_it_tells_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-neuron\n")
+    flags = ("--json", "--api-key-file", str(key))
+    recorded = Recorded({"GET /v1/models": models(a="unloaded")})
+    code, url = await doctor(recorded, *flags)
+    found = json.loads(capsys.readouterr().out)
+    assert (code, found["kind"], found["url"]) == (0, "llama-router", url)
+    assert found["models"] == [
+        {"id": "a", "status": "unloaded", "context": None, "max_in_flight": None}
+    ]
+    assert found["neuron"]["api_key"] == {"file": str(key)}
+    assert any("once one is loaded" in each for each in found["unknown"])
+    assert "sk-neuron" not in json.dumps(found)
+
+
+async def test_a_server_that_stops_answering_is_named_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded = Recorded(
+        {"GET /v1/models": (200, {"data": []}), "GET /running": (200, {"running": 1})}
+    )
+    code, _ = await doctor(recorded)
+    output = capsys.readouterr().out
+    assert code == 0
+    assert "is of kind llama-swap" in output
+    assert "what it has: it answered what cannot be understood" in output
+
+
+async def test_a_servers_own_words_cannot_move_the_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _ = await doctor(Recorded({"GET /v1/models": LISTED}))
+    output = capsys.readouterr().out
+    assert code == 0
+    assert '"a\\u001b[2J\\u202e"' in output
+    assert all(each.isprintable() or each == "\n" for each in output)
+
+
+@pytest.mark.parametrize(
+    ("replies", "says"),
+    [
+        ({}, "has no list of models"),
+        ({"GET /v1/models": (401, {"error": "Unauthorized"})}, "it wants a key: /v1/models"),
+    ],
+)
+async def test_what_is_no_neuron_ends_with_1(
+    capsys: pytest.CaptureFixture[str], replies: dict[str, Reply], says: str
+) -> None:
+    code, _ = await doctor(Recorded(replies))
+    assert code == 1
+    assert says in capsys.readouterr().out
+
+
+def test_an_address_where_nobody_is_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "http://127.0.0.1:1"]) == 1
+    assert "nothing answers there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["127.0.0.1:8080"],
+        ["http://user:secret@host"],
+        ["http://host", "--api-key-file", "/nowhere/key"],
+    ],
+)
+def test_what_cannot_be_asked_ends_with_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["doctor", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cortexd doctor: ")
+    assert "secret" not in said
