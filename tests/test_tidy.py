@@ -66,6 +66,8 @@ IO_MODULES = {
     "cortexd/fleet/traffic.py",
     "cortexd/fleet/wake.py",
     "cortexd/gateway/pipeline.py",
+    "cortexd/gateway/counting.py",
+    "cortexd/gateway/unjournalled.py",
     "cortexd/gateway/relay.py",
     "cortexd/gateway/out.py",
     "cortexd/gateway/progress.py",

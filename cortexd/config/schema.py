@@ -107,6 +107,7 @@ class Gateway(_Strict, frozen=True):
     first_byte_seconds: Seconds = 600
     between_bytes_seconds: Seconds = 120
     forward_fields: tuple[FieldName, ...] = ()  # extra body fields let through to neurons
+    exact_counts: bool = True  # a prompt that does not fit by its bytes is counted by its engine
     cors_origins: tuple[Origin, ...] = ("*",)  # whose pages a browser may let call
 
 

@@ -373,6 +373,7 @@ def _request_settings(config: Config) -> Settings:
             config.waiting.heartbeat_seconds,
         ),
         frozenset(gateway.forward_fields),
+        exact_counts=gateway.exact_counts,
         serve_uncapped=config.ledger.when_unavailable == "serve_uncapped",
         cors_origins=frozenset(origin.lower() for origin in gateway.cors_origins),
     )

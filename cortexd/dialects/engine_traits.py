@@ -17,6 +17,16 @@ from cortexd.dialects.fields import ENGINES_OWN
 _NONE: frozenset[str] = frozenset()
 
 
+class Count(msgspec.Struct, frozen=True):
+    """How an engine counts the prompt of a chat: where, by which fields of the chat (empty: all of
+    them), and under which name the answer has it.
+    """
+
+    path: str
+    answer: str
+    fields: frozenset[str] = _NONE
+
+
 class Traits(msgspec.Struct, frozen=True):
     """One kind of engine.
 
@@ -25,7 +35,7 @@ class Traits(msgspec.Struct, frozen=True):
     `token_per_event`: it promises one token for each event of a stream.
     `stops_plain`: a hang-up stops it in the middle of a plain answer, too; if not, every answer is
     asked for as a stream. `counts_every_choice`: its usage counts all answers to a request.
-    `query`: what is added to the path of every request.
+    `query`: what is added to the path of every request. `count`: None: it counts no prompts.
     """
 
     chat_limits: tuple[str, ...] = ("max_tokens",)
@@ -34,6 +44,7 @@ class Traits(msgspec.Struct, frozen=True):
     stops_plain: bool = False
     counts_every_choice: bool = False
     query: str = ""
+    count: Count | None = None
 
 
 _SAMPLING = {"ignore_eos", "min_p", "top_k"}
@@ -96,10 +107,26 @@ _SGLANG = _VLLM_AND_SGLANG | {
     "stream_reasoning",
 }
 
+_TOKENIZED = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "messages",
+        "model",
+        "tools",
+    }
+)
+
 BOTH_LIMITS = ("max_tokens", "max_completion_tokens")
 """Where both are known, each version obeys one of them: equal numbers bind them all."""
 
-_LLAMA = Traits(chat_limits=BOTH_LIMITS, withheld=ENGINES_OWN - _LLAMA_CPP, stops_plain=True)
+_LLAMA = Traits(
+    chat_limits=BOTH_LIMITS,
+    withheld=ENGINES_OWN - _LLAMA_CPP,
+    stops_plain=True,
+    count=Count("/v1/chat/completions/input_tokens", "input_tokens"),
+)
 
 ANY_ENGINE = Traits()
 """What is safe with any engine: one limit, under the one name that every engine reads, and streams
@@ -117,6 +144,7 @@ TRAITS: Mapping[str, Traits] = MappingProxyType(
             withheld=ENGINES_OWN - _VLLM,
             stops_plain=True,
             counts_every_choice=True,
+            count=Count("/tokenize", "count", _TOKENIZED),
         ),
         "sglang": Traits(
             chat_limits=BOTH_LIMITS,

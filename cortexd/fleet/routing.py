@@ -76,6 +76,13 @@ class Replicas:
         """Whether a request for the model only has to wait for its turn."""
         return next(self._serving(model), None) is not None
 
+    def routes(self, model: ModelId) -> list[Route]:
+        """To every neuron that could get a request for the model, free or not."""
+        return [
+            route_to(neuron, model, self._api_keys.get(neuron.name))
+            for neuron, _ in self._serving(model)
+        ]
+
     def has_room(self, model: ModelId, now_ms: int) -> bool:
         """Whether a request for the model could go out now."""
         return bool(self._free(model, frozenset(), now_ms))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cortexd.fleet.orders import Failure, Order, Why
     from cortexd.fleet.pool import Pool
     from cortexd.fleet.reports import ModelId
+    from cortexd.fleet.routing import Route
     from cortexd.fleet.view import FleetView, NeuronName
 
 
@@ -211,6 +212,10 @@ class Traffic:
     def has_choice(self, model: ModelId) -> bool:
         """Whether more than one neuron has the model, so that it matters who read what before."""
         return len(tuple(self.parts.residents.of(model))) > 1
+
+    def routes(self, model: ModelId) -> list[Route]:
+        """To every neuron that could get a request for the model now; for questions only."""
+        return self.parts.replicas.routes(model)
 
     # What happens.
 

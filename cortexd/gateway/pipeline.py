@@ -29,6 +29,7 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers, cors
 from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, budget_headers, over_cap
+from cortexd.gateway.counting import closer, could_fit, least_bound
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
 from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
@@ -36,10 +37,9 @@ from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply
 from cortexd.gateway.sending import Sending
-from cortexd.ledger.calls import Held
-from cortexd.ledger.charging import Charge
+from cortexd.gateway.unjournalled import unjournalled
 from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation
-from cortexd.ledger.entries import Refused, ReservationId
+from cortexd.ledger.entries import Refused
 
 log = logging.getLogger("cortexd.gateway")
 
@@ -69,6 +69,7 @@ class Bounded(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     """What the operator set for requests.
 
+    `exact_counts`: an engine may be asked to count a prompt that does not fit by its bytes.
     `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
     `cors_origins`: whose pages a browser may let call, as `https://example.org`, or `*`.
     """
@@ -76,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True):
     clocks: Clocks
     forward_fields: frozenset[str]
     serve_uncapped: bool = False
+    exact_counts: bool = True
     cors_origins: frozenset[str] = frozenset({cors.ANY_ORIGIN})
 
 
@@ -213,17 +215,19 @@ class Gateway:
         if isinstance(bounded, Refusal):
             await self._answer(bounded, outlook, client)
             return
-        request, model, limits = bounded.request, bounded.model, bounded.limits
-        asked = request.asked
-        granted = await self._reserve(principal, bounded.ceiling, head, outlook)
+        ceiling, headers = bounded.ceiling, neuron_headers(principal, head)
+        sending = Sending(surface, bounded.request, bounded.limits, ceiling.output_tokens, headers)
+        granted = await self._reserve(principal, ceiling, head, outlook)
+        if isinstance(granted, Refusal):
+            counted = await self._counted(principal, bounded, sending, outlook)
+            if counted is not None:
+                granted = await self._reserve(principal, counted, head, outlook)
         if isinstance(granted, Refusal):
             await self._answer(granted, outlook, client)
             return
         async with granted:  # leaving settles, whatever happened
-            output_tokens = granted.bound.output_tokens
-            headers = neuron_headers(principal, head)
             relay = Relay(
-                Sending(surface, request, limits, output_tokens, headers),
+                sending.with_limit(granted.bound.output_tokens),
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
@@ -232,11 +236,11 @@ class Gateway:
             )
             outlook.progress = relay.progress
             try:
-                wanted = self._wanted(principal, asked, model, granted)
+                wanted = self._wanted(principal, bounded.request.asked, bounded.model, granted)
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        await self._learn(asked, model, limits, granted)
+        await self._learn(bounded, granted)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
         elif outcome is not None:
@@ -295,10 +299,7 @@ class Gateway:
     async def _reserve(
         self, principal: Principal, ceiling: Bound, head: Head, outlook: Outlook
     ) -> Reservation | Refusal:
-        least = None
-        if principal.min_output is not None:
-            output_tokens = min(principal.min_output, ceiling.output_tokens)
-            least = Bound(ceiling.prompt_tokens, output_tokens, ceiling.choices)
+        least = least_bound(principal, ceiling) if principal.min_output is not None else None
         outlook.asked_tokens = ceiling.total
         try:
             granted = await self._desk.reserve(
@@ -314,7 +315,18 @@ class Gateway:
             wall_ms = time.time_ns() // 1_000_000
             return over_cap(granted, wall_ms=wall_ms, clamped=least is not None)
         outlook.standings, outlook.reservation = granted.standings, granted
+        outlook.refused = None
         return granted
+
+    async def _counted(
+        self, principal: Principal, bounded: Bounded, sending: Sending, outlook: Outlook
+    ) -> Bound | None:
+        """A closer bound of what was refused by its bytes, where that could let it in."""
+        least = least_bound(principal, bounded.ceiling)
+        if not self._settings.exact_counts or not could_fit(outlook.refused, least, sending):
+            return None
+        routes = self._traffic.routes(bounded.model)
+        return await closer(bounded.ceiling, sending, routes, self._pool)
 
     def _ledger_down(self, down: LedgerDown) -> Refusal:
         return answers.ledger_down(self._desk.condition, is_busy=isinstance(down, LedgerBusy))
@@ -345,21 +357,20 @@ class Gateway:
             marks=marks,
         )
 
-    async def _learn(
-        self, asked: Asked, model: ModelId, limits: ModelLimits, settled: Reservation
-    ) -> None:
+    async def _learn(self, bounded: Bounded, settled: Reservation) -> None:
         """Remember a template that added more than the bytes of its prompts pay for.
 
         Only text tells; an image costs what it costs. A neuron that claims more than any template
         adds is not believed: it would lock the model.
         """
+        asked = bounded.request.asked
         usage = settled.ending.usage if settled.ending is not None else None
         if usage is None or asked.prompt.has_media or not asked.prompts:
             return
-        beyond = usage.prompt_tokens - settled.bound.prompt_tokens
-        added = limits.template_tokens - (-beyond // asked.prompts)
+        beyond = usage.prompt_tokens - bounded.ceiling.prompt_tokens
+        added = bounded.limits.template_tokens - (-beyond // asked.prompts)
         if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:
-            await self._desk.learn(model, added)
+            await self._desk.learn(bounded.model, added)
 
     async def _answer(
         self,
@@ -385,12 +396,3 @@ class Gateway:
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)
-
-
-def unjournalled(bound: Bound) -> Reservation:
-    """A reservation that no ledger knows of; its charge is only told and counted."""
-
-    async def forget(reservation_id: ReservationId, charge: Charge) -> None:
-        await trio.lowlevel.checkpoint()
-
-    return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)

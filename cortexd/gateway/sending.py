@@ -31,6 +31,10 @@ class Sending(msgspec.Struct, frozen=True):
         """Whether the client asked for a stream."""
         return self.request.asked.stream
 
+    def with_limit(self, output_tokens: int) -> "Sending":
+        """The same with the output that was reserved, which may be less than was asked for."""
+        return msgspec.structs.replace(self, output_tokens=output_tokens)
+
     def to(self, route: Route) -> "Attempt":
         """Write it for one neuron."""
         engine = TRAITS[route.kind]

@@ -204,6 +204,7 @@ async def core(
     clocks: Clocks = CLOCKS,
     polling: Polling | None = None,
     serve_uncapped: bool = False,
+    exact_counts: bool = True,
     room_bytes_min: int = 0,
     calls_max: int = CALLS_MAX,
     waiting: Waiting | None = None,
@@ -241,7 +242,9 @@ async def core(
         await nursery.start(traffic.run, pool)
         for neuron in fleet:
             await nursery.start(run_poller, neuron, board, pool, config.polling)
-        settings = Settings(clocks, frozenset(), serve_uncapped=serve_uncapped)
+        settings = Settings(
+            clocks, frozenset(), serve_uncapped=serve_uncapped, exact_counts=exact_counts
+        )
         gateway = Gateway(
             Keyring(entitlements), traffic, desk, settings, pool=pool, tell=told.append
         )

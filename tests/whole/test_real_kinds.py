@@ -139,6 +139,28 @@ async def test_the_doctor_tells_a_server_from_a_router(
             assert set((await states(control)).values()) == {"unloaded"}, "a question loaded it"
 
 
+async def test_a_prompt_that_does_not_fit_by_its_bytes_is_counted_by_the_engine_and_served(
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path
+) -> None:
+    """What was reserved is to the token what the engine then read, and the cap holds."""
+    async with metered(
+        llama_server_program,
+        [tiny_models / "stops.gguf"],
+        tmp_path,
+        kind="llama-server",
+        hard_cap=400,
+    ) as both:
+        words = [{"role": "user", "content": "every neuron and every answer " * 16}]
+        assert len(json.dumps(words)) > 400
+        answer = await both.ask(model="stops", max_tokens=200, messages=words)
+        assert answer.status_code == 200, answer.text
+        charged, counted = await both.costs()
+        assert charged == counted.tokens == answer.json()["usage"]["total_tokens"]
+        refused = await both.ask(model="stops", max_tokens=350, messages=words)
+        assert refused.status_code == 429
+        assert (await both.costs())[1].tokens == 0
+
+
 async def test_no_more_requests_than_slots_are_given_to_a_server(
     llama_server_program: Path, tiny_models: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,83 @@
+"""A closer bound for a prompt that does not fit by its bytes: an engine counts it.
+
+Owns when that is worth a question, whom it goes to, and how long it may take. Bytes come first and
+ask nobody; an engine is asked only where its count could let the request in, and only to count.
+"""
+
+import msgspec
+import trio
+
+from cortexd.dialects.engine_traits import TRAITS
+from cortexd.dialects.exact_count import question, read_count
+from cortexd.dialects.upper_bound import Bound
+from cortexd.fleet.pool import NeuronBroke, NeuronSilent, NeuronUnreachable, Pool
+from cortexd.fleet.routing import Route
+from cortexd.gateway.auth import Principal
+from cortexd.gateway.neuron_answer import read_up_to
+from cortexd.gateway.sending import Sending
+from cortexd.ledger.entries import Refused
+
+COUNT_SECONDS = 5
+COUNT_BYTES_MAX = 4 * 1024 * 1024
+"""vLLM repeats the tokens that it counted."""
+
+
+def least_bound(principal: Principal, ceiling: Bound) -> Bound:
+    """What a request does not do without: all of its output, unless its key lets it be cut."""
+    if principal.min_output is None:
+        return ceiling
+    output_tokens = min(principal.min_output, ceiling.output_tokens)
+    return msgspec.structs.replace(ceiling, output_tokens=output_tokens)
+
+
+def could_fit(refused: Refused | None, least: Bound, sending: Sending) -> bool:
+    """Whether a smaller count of the prompt could let a refused request in.
+
+    `refused` None: it was no cap. `least`: what it does not do without, its prompt by its bytes.
+    """
+    if refused is None or refused.standing.unit != "tok":
+        return False
+    prompt_tokens = max(sending.request.asked.least_tokens, 1)
+    at_best = msgspec.structs.replace(least, prompt_tokens=prompt_tokens)
+    return at_best.total <= refused.standing.available
+
+
+async def closer(ceiling: Bound, sending: Sending, routes: list[Route], pool: Pool) -> Bound | None:
+    """The bound with a counted prompt; None where nobody can count it.
+
+    `routes`: to every neuron that may get the request. Whoever gets it must read the same prompt,
+    so each of them has to be of a kind that counts; one is asked.
+    """
+    asked = sending.request.asked
+    counts = [TRAITS[route.kind].count for route in routes]
+    is_chat = "messages" in asked.fields and asked.prompts == 1 and not asked.prompt.has_media
+    if not routes or None in counts or not is_chat:
+        return None
+    tokens = await _ask(sending, routes[0], pool)
+    if tokens is None or tokens >= ceiling.prompt_tokens:
+        return None
+    return msgspec.structs.replace(ceiling, prompt_tokens=tokens)
+
+
+async def _ask(sending: Sending, route: Route, pool: Pool) -> int | None:
+    """Have a neuron count; whatever goes wrong, there is no count."""
+    count = TRAITS[route.kind].count
+    assert count is not None, "only who counts is asked"
+    outgoing = sending.to(route).outgoing
+    outgoing = msgspec.structs.replace(
+        outgoing,
+        path=count.path + TRAITS[route.kind].query,
+        body=question(outgoing.body, count),
+    )
+    with trio.move_on_after(COUNT_SECONDS):
+        try:
+            async with await pool.send(
+                outgoing, first_byte_seconds=COUNT_SECONDS, between_bytes_seconds=COUNT_SECONDS
+            ) as answer:
+                if answer.status != 200:
+                    return None
+                body = await read_up_to(answer, COUNT_BYTES_MAX)
+        except (NeuronBroke, NeuronSilent, NeuronUnreachable):
+            return None
+        return read_count(body, count, least=sending.request.asked.least_tokens)
+    return None
