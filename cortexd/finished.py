@@ -16,6 +16,7 @@ class Finished(msgspec.Struct, frozen=True):
     `would_refuse`: what a shadow cap would have answered. `clamped_from`: the tokens that were
     asked for, where fewer were reserved. `unjournalled`: served while the ledger was down.
     `waited_ms`: for its turn and for its model. `clock`: which limit on a neuron's silence ran out.
+    `notes`: what was amiss with an answer and is no failure, in words of cortexd's own.
     """
 
     request_id: str
@@ -43,4 +44,5 @@ class Finished(msgspec.Struct, frozen=True):
     clock: Clock | None = None
     first_token_seconds: float | None = None
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     retry_count: str | None = None

@@ -55,6 +55,7 @@ PAGES = [*sorted(MANUAL.glob("*.md")), *CLIENT_PAGES, *DECISIONS]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES]
 
 STANDING = Standing(key_scope("k"), 100, rolling(60_000), 1, 2, 900)
+CAPPED = (STANDING, msgspec.structs.replace(STANDING, unit="req"))
 FINISHED = Finished(
     request_id="req_1",
     method="POST",
@@ -80,6 +81,7 @@ FINISHED = Finished(
     unserved=Unserved(Cause.LOADING),
     first_token_seconds=1,
     dropped=("n_predict",),
+    notes=("bad_tool_arguments",),
     retry_count="1",
 )
 """A request with every fact that there can be of one."""
@@ -393,7 +395,8 @@ def test_every_header_that_cortexd_sends_is_in_the_manual() -> None:
     }
     sent = [
         *answers.plain_headers("r", "application/json"),
-        *answers.stream_headers("r", [STANDING, msgspec.structs.replace(STANDING, unit="req")]),
+        *answers.stream_headers("r"),
+        *(header for row in ENDPOINTS for header in row.limits(CAPPED, wall_ms=0)),
         *(
             header
             for kind in refusals.RefusalKind

@@ -67,7 +67,6 @@ IO_MODULES = {
     "cortexd/fleet/wake.py",
     "cortexd/gateway/pipeline.py",
     "cortexd/gateway/counting.py",
-    "cortexd/gateway/unjournalled.py",
     "cortexd/gateway/relay.py",
     "cortexd/gateway/out.py",
     "cortexd/gateway/progress.py",

@@ -110,6 +110,7 @@ def _fields(finished: Finished) -> tuple[tuple[str, object | None], ...]:
         ("first_token_ms", round(first * 1000) if first is not None else None),
         ("duration_ms", round(finished.duration_seconds * 1000)),
         ("dropped", ",".join(finished.dropped) or None),
+        ("notes", ",".join(finished.notes) or None),
         ("sdk_retry", finished.retry_count),
     )
 

@@ -34,15 +34,6 @@ _VALUE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder().encode
 
 
-class MessageReply(PlainReply, frozen=True):
-    """A whole message: the bytes for the client, and what it says that it used.
-
-    `notes`: what was amiss with it, in single words fit for a log line.
-    """
-
-    notes: tuple[str, ...] = ()
-
-
 def message_id(request_id: str) -> str:
     """The id of a message: that of its request, so that a client's report finds the log line."""
     return f"msg_{request_id}"
@@ -60,7 +51,7 @@ def message_reply(
     request_id: str,
     stop_sequences: tuple[str, ...] = (),
     hide_thinking: bool = False,
-) -> MessageReply | None:
+) -> PlainReply | None:
     """Translate a neuron's plain answer; None when it is no chat completion.
 
     `model`: the name the client used. `stop_sequences`, `hide_thinking`: as the client asked.
@@ -92,7 +83,7 @@ def message_reply(
             "stop_sequence": stop,
             "usage": usage_object(usage),
         }
-        return MessageReply(_ENCODE(message), usage, _seen(reply["choices"]), notes=notes)
+        return PlainReply(_ENCODE(message), usage, _seen(reply["choices"]), notes=notes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

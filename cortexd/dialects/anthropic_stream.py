@@ -88,7 +88,7 @@ class AnthropicStream(ChatStream):
 
     `model`: the name the client used. `output_tokens_max`: as the neuron was told. `input_tokens`:
     what is said of the prompt until the neuron tells. `stop_sequences`, `hide_thinking`: as the
-    client asked. `notes`: what was amiss, in single words fit for a log line.
+    client asked.
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class AnthropicStream(ChatStream):
         super().__init__(
             include_usage=True, model=model, output_tokens_max=output_tokens_max, choices=1
         )
-        self.notes: set[str] = set()
         self._request_id = request_id
         self._input_tokens = input_tokens
         self._stop_sequences = stop_sequences

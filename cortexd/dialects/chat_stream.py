@@ -50,7 +50,8 @@ class ChatStream:
     `output_tokens_max`: per choice, as the neuron was told. `choices`: `n` of the request.
     After each `feed`: `failure` is what the client is told, and ends in an error frame; `fault` is
     the same in one word, fit for a log (a neuron's message may quote the prompt); `cut`: stop
-    reading; `done`: nothing more will come; `usage` is the latest believable one.
+    reading; `done`: nothing more will come; `usage` is the latest believable one; `notes`: what was
+    amiss and is no failure, in single words fit for a log line.
     """
 
     object_name = "chat.completion.chunk"
@@ -58,6 +59,7 @@ class ChatStream:
     def __init__(
         self, *, include_usage: bool, model: str, output_tokens_max: int, choices: int
     ) -> None:
+        self.notes: set[str] = set()
         self.failure: str | None = None
         self.fault: str | None = None
         self.cut = False

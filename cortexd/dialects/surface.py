@@ -56,13 +56,15 @@ class Target(msgspec.Struct, frozen=True):
 class PlainReply(msgspec.Struct, frozen=True):
     """A whole answer: the bytes for the client, what it says that it used, and what was seen.
 
-    `content_type` is printable ASCII.
+    `content_type` is printable ASCII. `notes`: what was amiss with it, in single words fit for a
+    log line.
     """
 
     body: bytes
     usage: Usage | None
     seen: Seen = Seen()
     content_type: str = JSON
+    notes: tuple[str, ...] = ()
 
 
 class Watcher(Protocol):
@@ -70,9 +72,11 @@ class Watcher(Protocol):
 
     `failure` is what the client is told; whoever meets one outside the stream sets it, and `close`
     then writes it. `fault` is the same in one word, fit for a log. `cut`: stop reading. `done`:
-    nothing more will come. `usage` is the latest believable one.
+    nothing more will come. `usage` is the latest believable one. `notes`: what was amiss with a
+    stream that is no failure, in single words fit for a log line.
     """
 
+    notes: set[str]
     failure: str | None
     fault: str | None
     cut: bool

@@ -15,10 +15,8 @@ from cortexd.fleet.load_times import retry_after_seconds
 from cortexd.fleet.serving import Cause, Unserved
 from cortexd.fleet.view import FleetView, NeuronView
 from cortexd.gateway.auth import Principal
-from cortexd.gateway.budget import budget_headers
 from cortexd.gateway.endpoints import EndpointKind
 from cortexd.gateway.exchange import Headers
-from cortexd.ledger.entries import Standing
 from cortexd.ledger.journal import Condition
 
 NO_NEURON_RETRY_SECONDS = 5
@@ -30,14 +28,13 @@ def plain_headers(request_id: str, content_type: str) -> Headers:
     return ((b"content-type", content_type.encode("ascii")), *_id_headers(request_id))
 
 
-def stream_headers(request_id: str, standings: Sequence[Standing]) -> Headers:
-    """Headers of an event stream; the last two keep proxies from collecting it."""
+def stream_headers(request_id: str) -> Headers:
+    """Headers of an event stream; two of them keep proxies from collecting it."""
     return (
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
         *_id_headers(request_id),
-        *budget_headers(standings),
     )
 
 

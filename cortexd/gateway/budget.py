@@ -6,11 +6,12 @@ name into an instant. What a cap is, when it bites and when it comes back is the
 
 import datetime
 import zoneinfo
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 import msgspec
 
+from cortexd.dialects.anthropic_errors import limit_headers
 from cortexd.dialects.refusals import Counted, Exhausted, Refusal, budget_refusal
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.exchange import Headers
@@ -119,17 +120,40 @@ def budget_headers(standings: Sequence[Standing]) -> Headers:
     what is not capped; a shadow limits nobody.
     """
     headers: list[tuple[bytes, bytes]] = []
-    for unit, word in (("tok", b"tokens"), ("req", b"requests")):
-        caps = [each for each in standings if each.unit == unit and not each.shadow]
-        if not caps:
-            continue
-        tightest = min(caps, key=_left)
+    for counted, tightest in _tightest(standings):
+        word = counted.encode()
         headers.append((b"x-ratelimit-limit-" + word, b"%d" % tightest.hard_cap))
         headers.append((b"x-ratelimit-remaining-" + word, b"%d" % tightest.available))
         if tightest.restored_in_ms is not None:
             reset = go_duration(tightest.restored_in_ms).encode()
             headers.append((b"x-ratelimit-reset-" + word, reset))
     return tuple(headers)
+
+
+def anthropic_budget_headers(standings: Sequence[Standing], *, wall_ms: int) -> Headers:
+    """The same as `anthropic-ratelimit-*`, whose resets are instants; `wall_ms`: Unix time now."""
+    headers: Headers = ()
+    for counted, tightest in _tightest(standings):
+        wait_ms = tightest.restored_in_ms
+        headers += limit_headers(
+            counted,
+            limit=tightest.hard_cap,
+            remaining=tightest.available,
+            reset_unix_ms=None if wait_ms is None else wall_ms + wait_ms,
+        )
+    return headers
+
+
+def _tightest(
+    standings: Sequence[Standing],
+) -> Iterator[tuple[Literal["tokens", "requests"], Standing]]:
+    """Of the caps on tokens and of those on requests the one with the least left."""
+    units: tuple[tuple[Unit, Literal["tokens", "requests"]], ...]
+    units = (("tok", "tokens"), ("req", "requests"))
+    for unit, counted in units:
+        caps = [each for each in standings if each.unit == unit and not each.shadow]
+        if caps:
+            yield counted, min(caps, key=_left)
 
 
 def go_duration(milliseconds: int) -> str:

@@ -4,7 +4,7 @@ A new endpoint is a row here. Nothing outside this file compares a path.
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -19,6 +19,9 @@ from cortexd.dialects.responses import Responses
 from cortexd.dialects.speech import Speech
 from cortexd.dialects.surface import Surface
 from cortexd.dialects.transcriptions import Transcriptions
+from cortexd.gateway.budget import anthropic_budget_headers, budget_headers
+from cortexd.gateway.exchange import Headers
+from cortexd.ledger.entries import Standing
 
 
 class EndpointKind(enum.Enum):
@@ -39,7 +42,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One row: `path` (a trailing `*` takes the rest of the path as the argument).
 
     `surface`: what is said on an endpoint of the kinds WORK and COUNT. `count`: writes what a COUNT
-    answers, from tokens.
+    answers, from tokens. `to_anthropic`: limits are told as Anthropic tells them.
     """
 
     path: str
@@ -48,6 +51,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     public: bool = False
     surface: Surface | None = None
     count: Callable[[int], bytes] | None = None
+    to_anthropic: bool = False
 
     @property
     def metered(self) -> bool:
@@ -66,6 +70,12 @@ class Endpoint(msgspec.Struct, frozen=True):
             return render(refusal, request_id=request_id)
         return self.surface.render(refusal, request_id=request_id, model=model)
 
+    def limits(self, standings: Sequence[Standing], *, wall_ms: int) -> Headers:
+        """Tell how caps stand, in the headers that are read here; `wall_ms` is Unix time now."""
+        if self.to_anthropic:
+            return anthropic_budget_headers(standings, wall_ms=wall_ms)
+        return budget_headers(standings)
+
 
 class Match(msgspec.Struct, frozen=True):
     """The endpoint a request asks for, and the rest of its path where the row ends in `*`."""
@@ -74,8 +84,8 @@ class Match(msgspec.Struct, frozen=True):
     argument: str = ""
 
 
-def _work(path: str, surface: Surface) -> Endpoint:
-    return Endpoint(path, EndpointKind.WORK, ("POST",), surface=surface)
+def _work(path: str, surface: Surface, *, to_anthropic: bool = False) -> Endpoint:
+    return Endpoint(path, EndpointKind.WORK, ("POST",), surface=surface, to_anthropic=to_anthropic)
 
 
 _RERANK = Rerank()
@@ -92,13 +102,14 @@ ENDPOINTS = (
     _work("/v1/images/generations", Images()),
     _work("/v1/audio/transcriptions", Transcriptions()),
     _work("/v1/audio/speech", Speech()),
-    _work("/v1/messages", _MESSAGES),
+    _work("/v1/messages", _MESSAGES, to_anthropic=True),
     Endpoint(
         "/v1/messages/count_tokens",
         EndpointKind.COUNT,
         ("POST",),
         surface=_MESSAGES,
         count=count_body,
+        to_anthropic=True,
     ),
     Endpoint("/v1/models", EndpointKind.MODELS, ("GET",)),
     Endpoint("/v1/models/*", EndpointKind.MODEL, ("GET",)),

@@ -67,6 +67,7 @@ class Outlook:
             failure=progress.failure if progress is not None else None,
             first_token_seconds=first - self._began if first is not None else None,
             dropped=asked.dropped if asked is not None else (),
+            notes=progress.notes if progress is not None else (),
             retry_count=retries.decode() if retries.isdigit() and len(retries) < 4 else None,
         )
 

@@ -28,7 +28,7 @@ from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
 from cortexd.gateway import answers, cors
 from cortexd.gateway.auth import Keyring, Principal
-from cortexd.gateway.budget import budget, budget_headers, over_cap
+from cortexd.gateway.budget import budget, over_cap
 from cortexd.gateway.counting import closer, could_fit, least_bound
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
 from cortexd.gateway.exchange import Client, Head, Incoming
@@ -37,8 +37,7 @@ from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply
 from cortexd.gateway.sending import Sending
-from cortexd.gateway.unjournalled import unjournalled
-from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation
+from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation, unjournalled
 from cortexd.ledger.entries import Refused
 
 log = logging.getLogger("cortexd.gateway")
@@ -167,8 +166,8 @@ class Gateway:
             answer = answers.public(match.endpoint.kind, view, self._desk.condition)
         elif match.endpoint.count is not None:
             answer = self._count(match.endpoint, principal, incoming, outlook)
-        elif match.endpoint.surface is not None:
-            await self._work(match.endpoint.surface, principal, incoming, client, outlook)
+        elif match.endpoint.metered:
+            await self._work(match.endpoint, principal, incoming, client, outlook)
             return
         elif match.endpoint.kind is EndpointKind.BUDGET:
             answer = await self._budget(principal)
@@ -201,7 +200,7 @@ class Gateway:
 
     async def _work(
         self,
-        surface: Surface,
+        endpoint: Endpoint,
         principal: Principal,
         incoming: Incoming,
         client: Client,
@@ -210,7 +209,8 @@ class Gateway:
         """The whole way of a request for work; the order of these steps is the promise of the
         product.
         """
-        head, capped = incoming.head, principal.capped
+        head, capped, surface = incoming.head, principal.capped, endpoint.surface
+        assert surface is not None, "what costs something speaks a dialect"
         bounded = self._bounded(surface, principal, incoming, outlook, capped=capped)
         if isinstance(bounded, Refusal):
             await self._answer(bounded, outlook, client)
@@ -232,7 +232,10 @@ class Gateway:
                 pool=self._pool,
                 clocks=self._settings.clocks,
                 heartbeats=self.heartbeats,
-                stream_headers=answers.stream_headers(head.request_id, granted.standings),
+                stream_headers=(
+                    *answers.stream_headers(head.request_id),
+                    *endpoint.limits(granted.standings, wall_ms=_wall_ms()),
+                ),
             )
             outlook.progress = relay.progress
             try:
@@ -312,8 +315,7 @@ class Gateway:
         if isinstance(granted, Refused):
             outlook.refused = granted
             outlook.standings = (granted.standing,)
-            wall_ms = time.time_ns() // 1_000_000
-            return over_cap(granted, wall_ms=wall_ms, clamped=least is not None)
+            return over_cap(granted, wall_ms=_wall_ms(), clamped=least is not None)
         outlook.standings, outlook.reservation = granted.standings, granted
         outlook.refused = None
         return granted
@@ -381,11 +383,12 @@ class Gateway:
     ) -> None:
         """Send a whole answer with the headers that every answer carries."""
         request_id = outlook.head.request_id
-        extra = budget_headers(reservation.standings if reservation else outlook.standings)
+        to_anthropic = b"anthropic-version" in outlook.head.headers
+        endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
+        standings = reservation.standings if reservation else outlook.standings
+        extra = endpoint.limits(standings, wall_ms=_wall_ms()) if standings else ()
         if isinstance(answer, Refusal):
             model = outlook.asked.model if outlook.asked is not None else ""
-            to_anthropic = b"anthropic-version" in outlook.head.headers
-            endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
             rendered = endpoint.render(answer, request_id=request_id, model=model)
             outlook.status, outlook.refusal = rendered.status, answer
             headers, body = (*rendered.headers, *extra), rendered.body
@@ -396,3 +399,7 @@ class Gateway:
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

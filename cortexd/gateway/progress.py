@@ -30,6 +30,7 @@ class Progress:
         self.stream: Watcher | None = None
         self.usage: Usage | None = None
         self.seen = Seen()
+        self.reply_notes: tuple[str, ...] = ()
         self.started = False
         self.is_writing = False
         self.did_no_work = False
@@ -60,6 +61,11 @@ class Progress:
         if self.on_first_byte is not None:
             self.on_first_byte()
             self.on_first_byte = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was amiss with the answer and is no failure, in single words."""
+        return self.reply_notes if self.stream is None else tuple(sorted(self.stream.notes))
 
     def ending(self) -> Ending | None:
         """The ending as it stands; without a verdict the request was cut short on our side."""

@@ -344,6 +344,7 @@ class Relay:
             progress.failure = f"no {noun}"
             return Refusal(RefusalKind.UPSTREAM_FAILED, f"The neuron's answer was no {noun}.")
         progress.usage, progress.seen = reply.usage, reply.seen
+        progress.reply_notes = reply.notes
         return Reply(reply.body, reply.content_type)
 
     async def _stream(self, answer: Answer, stream: Watcher) -> Outcome:

@@ -224,6 +224,15 @@ class Reservation:
         self.charge = cost
 
 
+def unjournalled(bound: Bound) -> Reservation:
+    """A reservation that no ledger knows of; its charge is only told and counted."""
+
+    async def forget(reservation_id: ReservationId, charge: Charge) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
+
+
 def _afforded(bound: Bound, tokens: int) -> Bound:
     """`bound` with as much output as `tokens` pay for, which are no more than it asks for."""
     if tokens >= bound.total:

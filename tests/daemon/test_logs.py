@@ -112,10 +112,14 @@ def test_what_a_shadow_would_have_refused_is_a_line_of_its_own(
 
 
 def test_what_is_unusual_about_a_request_is_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
-    odd = msgspec.structs.replace(finished(), clamped_from=532, unjournalled=True)
+    odd = msgspec.structs.replace(
+        finished(), clamped_from=532, unjournalled=True, notes=("bad_tool_arguments", "other")
+    )
     with caplog.at_level(logging.INFO, "cortexd"):
         logs.request_line(odd)
-    assert " reserved=52 clamped_from=532 unjournalled=1 " in caplog.records[0].getMessage()
+    line = caplog.records[0].getMessage()
+    assert " reserved=52 clamped_from=532 unjournalled=1 " in line
+    assert line.endswith(" notes=bad_tool_arguments,other")
 
 
 @pytest.mark.parametrize(

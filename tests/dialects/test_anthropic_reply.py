@@ -11,11 +11,11 @@ from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
 from cortexd.dialects.anthropic_reply import (
     BAD_ARGUMENTS,
     NAMELESS_CALL,
-    MessageReply,
     message_reply,
     token_count,
 )
 from cortexd.dialects.openai import plain_reply
+from cortexd.dialects.surface import PlainReply
 from cortexd.dialects.usage import Seen, Usage
 from tests.support.anthropic_requests import TEXTS, THOUGHTS, USES, Json
 
@@ -32,7 +32,7 @@ def completion(message: object, *, finish: object = "stop", **fields: object) ->
     return json.dumps({**head, "usage": USAGE, **fields}).encode()
 
 
-def replied(body: bytes, **options: Any) -> MessageReply:
+def replied(body: bytes, **options: Any) -> PlainReply:
     reply = message_reply(body, model="m", request_id="r-1", **options)
     assert reply is not None
     return reply

@@ -1,5 +1,6 @@
 """What is told of caps, from standings alone."""
 
+import datetime
 import json
 from collections.abc import Sequence
 
@@ -7,7 +8,13 @@ import pytest
 
 from cortexd.dialects.refusals import RefusalKind
 from cortexd.gateway.auth import Principal
-from cortexd.gateway.budget import budget, budget_headers, go_duration, over_cap
+from cortexd.gateway.budget import (
+    anthropic_budget_headers,
+    budget,
+    budget_headers,
+    go_duration,
+    over_cap,
+)
 from cortexd.ledger.cap_windows import BALANCE, HELD, CapWindow, Unit, calendar, fixed, rolling
 from cortexd.ledger.entries import Refused, Standing, Totals, account_scope, key_scope
 
@@ -199,8 +206,29 @@ def test_the_headers_tell_of_the_tightest_cap_on_tokens_and_on_requests() -> Non
     }
 
 
+def test_anthropics_headers_tell_of_the_same_caps_and_name_instants() -> None:
+    found = anthropic_budget_headers(
+        (
+            standing(rolling(60_000), spent=50, reserved=30, restored_in_ms=61_000),
+            standing(spent=10, reserved=0),
+            standing(BALANCE, "req", hard_cap=9, spent=8, reserved=0),
+            standing(HELD, "con", hard_cap=2, spent=0, reserved=2),
+        ),
+        wall_ms=NOVEMBER_24,
+    )
+    back_at = datetime.datetime.fromtimestamp(NOVEMBER_24 / 1000 + 61, datetime.UTC)
+    assert found == (
+        (b"anthropic-ratelimit-tokens-limit", b"100"),
+        (b"anthropic-ratelimit-tokens-remaining", b"20"),
+        (b"anthropic-ratelimit-tokens-reset", back_at.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
+        (b"anthropic-ratelimit-requests-limit", b"9"),
+        (b"anthropic-ratelimit-requests-remaining", b"1"),
+    )
+
+
 def test_a_shadow_is_in_no_header() -> None:
     assert headers(standing(shadow=True)) == {}
+    assert anthropic_budget_headers((standing(shadow=True),), wall_ms=0) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Anthropic's messages through the core: translated, metered, refused and broken in its dialect."""
 
+import datetime
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ import trio
 from cortexd.config.schema import Catalogue, CatalogueModel, Limit
 from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
-from cortexd.demo.switches import BreakKind, Broken
+from cortexd.demo.switches import BreakKind, Broken, Canned
 from cortexd.gateway.relay import Clocks
-from tests.support.core import RecordingClient, core, key
+from tests.support.core import RecordingClient, RollingWindow, core, key
 from tests.support.fake_neuron import fake_neuron, running
 
 PATH = "/v1/messages"
@@ -183,3 +185,61 @@ async def test_tokens_are_counted_without_a_neuron_and_for_nothing(tmp_path: Pat
         assert envelope(absent) == (404, "not_found_error", "model_not_found")
         stranger = await it.ask(body, path=COUNT, authorization="Bearer sk-wrong")
         assert envelope(stranger) == (401, "authentication_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_answers_tell_of_limits_in_anthropics_headers(tmp_path: Path, stream: bool) -> None:
+    async with fake_neuron(fixed_usage=(5, 3)) as neuron, core(tmp_path, {"a": neuron.url}) as it:
+        client = await it.ask(message(stream=stream), path=PATH)
+        reserved = it.told[-1].reserved
+    assert reserved is not None
+    told = {name: text for name, text in client.headers.items() if "ratelimit" in name}
+    assert told == {
+        "anthropic-ratelimit-tokens-limit": "10000",
+        "anthropic-ratelimit-tokens-remaining": str(10_000 - reserved),
+    }
+
+
+async def test_a_refusal_over_a_window_tells_when_all_of_it_is_back(tmp_path: Path) -> None:
+    """As an instant, and never in the headers that Claude Code takes for a subscription's."""
+    keys = [key(hard_cap=60, window=RollingWindow(seconds=60))]
+    async with (
+        fake_neuron(fixed_usage=(30, 10)) as neuron,
+        core(tmp_path, {"a": neuron.url}, keys=keys) as it,
+    ):
+        assert (await it.ask(message(max_tokens=10), path=PATH)).status == 200
+        before = time.time()
+        refused = await it.ask(message(max_tokens=10), path=PATH)
+        openai = await it.ask(message(max_tokens=10))
+    assert (refused.status, openai.status) == (429, 429)
+    told = {name: text for name, text in refused.headers.items() if "ratelimit" in name}
+    reset = datetime.datetime.fromisoformat(told.pop("anthropic-ratelimit-tokens-reset"))
+    assert before < reset.timestamp() <= before + 62
+    assert told == {
+        "anthropic-ratelimit-tokens-limit": "60",
+        "anthropic-ratelimit-tokens-remaining": "20",
+    }
+    assert not [name for name in openai.headers if name.startswith("anthropic")]
+    assert openai.headers["x-ratelimit-remaining-tokens"] == "20"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_arguments_that_are_no_object_are_noted_without_their_text(
+    tmp_path: Path, stream: bool
+) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": "secret"}}
+    said = {"role": "assistant", "tool_calls": [call]}
+    choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
+    answer = json.dumps({"id": "x", "choices": [choice]}).encode()
+    if stream:
+        answer = b"data: " + answer + b"\n\ndata: [DONE]\n\n"
+    kind = b"text/event-stream" if stream else b"application/json"
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
+        canned = Canned(200, answer, ((b"content-type", kind),))
+        neuron.switches.faults["/v1/chat/completions"] = canned
+        client = await it.ask(message(stream=stream), path=PATH)
+        assert (client.status, it.told[-1].notes) == (200, ("bad_tool_arguments",))
+        assert "secret" not in str(it.told[-1])
+        neuron.switches.faults.clear()
+        await it.ask(message(stream=stream), path=PATH)
+        assert it.told[-1].notes == ()

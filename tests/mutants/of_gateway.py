@@ -119,8 +119,8 @@ MUTANTS = (
         ),
         (
             "the headers tell of the loosest cap",
-            "        tightest = min(caps, key=_left)",
-            "        tightest = max(caps, key=_left)",
+            "            yield counted, min(caps, key=_left)",
+            "            yield counted, max(caps, key=_left)",
         ),
         (
             "the headers tell of shadows",
