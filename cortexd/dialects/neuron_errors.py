@@ -7,6 +7,7 @@ clients and retries: the caller decides whether another neuron is asked first.
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -95,6 +96,21 @@ def hide_places(text: str) -> str:
     # Cut first: the patterns are searched in what is kept, however much a neuron says.
     kept = _CONTROLS.sub(" ", text[: 2 * SAYING_CHARACTERS_MAX])
     return _PLACES.sub(HIDDEN, kept).strip()[:SAYING_CHARACTERS_MAX]
+
+
+def hide_host(told: str, address: str) -> str:
+    """Take the name of a neuron's host out of what it said, which stands behind the first colon of
+    what a client is `told`.
+
+    `address`: where the operator says it is, as in `http://beast:13131`. A bare name has no shape
+    that gives it away, but this one is known.
+    """
+    host = urlsplit(address).hostname
+    what, colon, saying = told.partition(": ")
+    if not host or not saying:
+        return told
+    name = rf"(?<![\w.-]){re.escape(host)}(?![\w-]|\.\w)"
+    return what + colon + re.sub(name, HIDDEN, saying, flags=re.IGNORECASE)
 
 
 def _read_error(body: bytes) -> Complaint:

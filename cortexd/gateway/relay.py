@@ -15,7 +15,12 @@ from functools import partial
 import msgspec
 import trio
 
-from cortexd.dialects.neuron_errors import lacks_endpoint, neuron_refusal, told_status
+from cortexd.dialects.neuron_errors import (
+    hide_host,
+    lacks_endpoint,
+    neuron_refusal,
+    told_status,
+)
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.surface import JSON, Document, Gathering, Watcher
 from cortexd.dialects.usage import Ending, EndingKind
@@ -273,6 +278,11 @@ class Relay:
         stream.failure = message
         return LastBytes(stream.close())
 
+    def _unplaced(self, message: str) -> str:
+        """What a neuron said, without the name of its host."""
+        route = self.progress.route
+        return message if route is None else hide_host(message, route.base_url)
+
     async def _refused(self, answer: Answer) -> Outcome:
         """An error status: judge whether any work can have been done, and say it in our own words.
 
@@ -302,7 +312,8 @@ class Relay:
         progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
         retry_after = header(answer, b"retry-after")
-        return neuron_refusal(status, body, retry_after, may_lack=may_lack)
+        refusal = neuron_refusal(status, body, retry_after, may_lack=may_lack)
+        return msgspec.structs.replace(refusal, message=self._unplaced(refusal.message))
 
     async def _plain(self, answer: Answer) -> Outcome:
         body = await read_up_to(answer, REPLY_BYTES_MAX + 1)
@@ -330,7 +341,7 @@ class Relay:
         progress = self.progress
         if gathering.failure is not None:
             progress.kind, progress.failure = EndingKind.NEURON_FAILED, gathering.fault
-            return Refusal(RefusalKind.UPSTREAM_FAILED, gathering.failure)
+            return Refusal(RefusalKind.UPSTREAM_FAILED, self._unplaced(gathering.failure))
         progress.kind = EndingKind.CUT if gathering.cut else EndingKind.COMPLETED
         return self._as_reply(Document(gathering.whole()))
 
@@ -360,6 +371,8 @@ class Relay:
             passed_on = stream.feed(data)
             if passed_on:
                 await self._out.write(passed_on)
+        if stream.failure is not None:
+            stream.failure = self._unplaced(stream.failure)
         last = stream.close()
         if stream.cut:
             progress.kind = EndingKind.CUT

@@ -10,6 +10,7 @@ from cortexd.dialects.neuron_errors import (
     HIDDEN,
     RETRY_SECONDS_MAX,
     SAYING_CHARACTERS_MAX,
+    hide_host,
     hide_places,
     lacks_endpoint,
     neuron_refusal,
@@ -221,3 +222,19 @@ def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
 def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
     for may_lack in (True, False):
         assert lacks_endpoint(status, ENVELOPE, may_lack=may_lack) == lacks
+
+
+@pytest.mark.parametrize(
+    ("told", "address", "shown"),
+    [
+        ("It failed: Beast says no, beast.", "http://beast:13131", "It failed: HID says no, HID."),
+        ("It failed: on gpu-7.example.org", "https://gpu-7.example.org/x", "It failed: on HID"),
+        ("It failed: beasts, my-beast, beast.x", "http://beast", None),
+        ("It failed: at ::1", "http://[::1]:80", "It failed: at HID"),
+        ("The neuron failed.", "http://neuron:1", None),
+        ("The neuron failed: no neuron", "http://neuron:1", "The neuron failed: no HID"),
+        ("It failed: beast", "", None),
+    ],
+)
+def test_a_neurons_own_host_is_known_by_name(told: str, address: str, shown: str | None) -> None:
+    assert hide_host(told, address) == (shown or told).replace("HID", HIDDEN)
