@@ -97,8 +97,8 @@ def main() -> int:
     pins = lock(run_time, ROOT / "packaging/requirements.lock")
     lock([*run_time, *test], ROOT / "packaging/requirements-test.lock", known=pins)
     for line in (ROOT / "tests/sdk-versions.txt").read_text().splitlines():
-        name, requirement = line.split()
-        lock([requirement], ROOT / f"packaging/sdk-{name}.lock")
+        name, *requirements = line.split()
+        lock(requirements, ROOT / f"packaging/sdk-{name}.lock")
     return 0
 
 

@@ -68,8 +68,8 @@ def test_the_lock_files_are_those_of_pyproject() -> None:
 
 def test_the_sdks_are_those_of_sdk_versions() -> None:
     for line in (ROOT / "tests/sdk-versions.txt").read_text().splitlines():
-        name, requirement = line.split()
-        assert wanted_by(f"sdk-{name}.lock") == [requirement]
+        name, *requirements = line.split()
+        assert wanted_by(f"sdk-{name}.lock") == requirements
 
 
 def test_the_packages_of_npm_are_pinned_hashed_and_without_an_address() -> None:
