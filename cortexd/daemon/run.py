@@ -46,8 +46,9 @@ from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.auth import Keyring, caps_of
 from cortexd.gateway.bodies import BodyLimits, BodyRoom
 from cortexd.gateway.http1 import Http1Face, Http1Limits
-from cortexd.gateway.pipeline import Gateway, Settings
+from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
+from cortexd.gateway.settings import Settings
 from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.desk import Desk
 from cortexd.ledger.journal import Journal, JournalFailed, LedgerProblem

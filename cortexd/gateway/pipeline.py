@@ -35,8 +35,9 @@ from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
-from cortexd.gateway.relay import Clocks, LastBytes, Relay, Reply
+from cortexd.gateway.relay import LastBytes, Relay, Reply
 from cortexd.gateway.sending import Sending
+from cortexd.gateway.settings import Settings
 from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation, unjournalled
 from cortexd.ledger.entries import Refused
 
@@ -63,21 +64,6 @@ class Bounded(msgspec.Struct, frozen=True):
     model: ModelId
     limits: ModelLimits
     ceiling: Bound
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What the operator set for requests.
-
-    `exact_counts`: an engine may be asked to count a prompt that does not fit by its bytes.
-    `serve_uncapped`: whom no cap can refuse is served while the ledger takes no reservations.
-    `cors_origins`: whose pages a browser may let call, as `https://example.org`, or `*`.
-    """
-
-    clocks: Clocks
-    forward_fields: frozenset[str]
-    serve_uncapped: bool = False
-    exact_counts: bool = True
-    cors_origins: frozenset[str] = frozenset({cors.ANY_ORIGIN})
 
 
 class Gateway:

@@ -246,7 +246,7 @@ def test_a_message_has_no_more_tokens_than_the_bound_of_its_chat(
     assert not isinstance(request, Refusal)
     bounded = request.bound(LIMITS, capped=False)
     assert not isinstance(bounded, Refusal)
-    chat = json.loads(request.write(LIMITS, model="m", output_tokens=1).body)
+    chat = json.loads(request.write(LIMITS, Target("m", 1)).body)
     for message in chat["messages"]:
         if isinstance(message["content"], list):
             texts = [part["text"] for part in message["content"] if part["type"] == "text"]

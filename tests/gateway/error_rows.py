@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cortexd.config.schema import Catalogue, CatalogueModel, Key, Limit, Waiting
+from cortexd.config.schema import Catalogue, CatalogueModel, Key, Limit, NeuronKind, Waiting
 from cortexd.demo.hardware import Device, SimulatedModel
 from cortexd.demo.switches import BreakKind, Broken, Canned
-from cortexd.fleet.view import NeuronKind
 from cortexd.gateway.relay import Clocks
 from tests.support.core import RollingWindow, key
 from tests.support.fake_neuron import turned

@@ -35,8 +35,9 @@ from cortexd.fleet.traffic import Traffic
 from cortexd.gateway.auth import Keyring, caps_of
 from cortexd.gateway.exchange import Head, Headers, Incoming
 from cortexd.gateway.hang_ups import watched_by_a_task
-from cortexd.gateway.pipeline import Gateway, Settings
+from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
+from cortexd.gateway.settings import Settings
 from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import CALLS_MAX, Desk
