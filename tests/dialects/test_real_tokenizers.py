@@ -24,7 +24,7 @@ from cortexd.dialects.messages import Messages
 from cortexd.dialects.refusals import Refusal
 from cortexd.dialects.rerank import Rerank
 from cortexd.dialects.responses import Responses
-from cortexd.dialects.surface import Document, Surface
+from cortexd.dialects.surface import Document, Surface, Target
 from cortexd.dialects.upper_bound import ModelLimits
 from tests.support.anthropic_requests import OBJECTS, REQUESTS, Json
 
