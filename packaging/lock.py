@@ -1,9 +1,10 @@
 """Writes the lock files: every wheel that cortexd runs or is tested with, by version and hash.
 
 One file per purpose: ``requirements.lock`` (run time), ``requirements-test.lock`` (run time and the
-test tools) and ``sdk-NAME.lock`` (one per line of tests/sdk-versions.txt). What is wanted is read
-from pyproject.toml; which index answers is the business of pip's own configuration and is written
-nowhere.
+test tools), ``sdk-NAME.lock`` (one per line of tests/sdk-versions.txt) and ``peer-NAME.lock`` (what
+the benchmark compares with, one per line of tests/bench/peer-versions.txt; it never meets our own
+packages). What is wanted is read from pyproject.toml; which index answers is the business of pip's
+own configuration and is written nowhere.
 
 Run it with ``make lock`` under the oldest supported Python, because environment markers are
 evaluated for the interpreter that runs this.
@@ -99,6 +100,9 @@ def main() -> int:
     for line in (ROOT / "tests/sdk-versions.txt").read_text().splitlines():
         name, *requirements = line.split()
         lock(requirements, ROOT / f"packaging/sdk-{name}.lock")
+    for line in (ROOT / "tests/bench/peer-versions.txt").read_text().splitlines():
+        name, requirement = line.split()
+        lock([requirement], ROOT / f"packaging/peer-{name}.lock")
     return 0
 
 

@@ -85,6 +85,12 @@ def test_the_packages_of_npm_are_pinned_hashed_and_without_an_address() -> None:
     assert (loose, addressed) == ([], [])
 
 
+def test_what_the_benchmark_compares_with_is_locked_too() -> None:
+    for line in (ROOT / "tests/bench/peer-versions.txt").read_text().splitlines():
+        name, requirement = line.split()
+        assert wanted_by(f"peer-{name}.lock") == [requirement]
+
+
 def wanted_by(name: str) -> list[str]:
     """The requirements that a lock file says it was made for."""
     lines = (ROOT / "packaging" / name).read_text().splitlines()
