@@ -10,6 +10,7 @@ RUN_TIME := $(VENV)/.run-time
 READY := $(VENV)/.ready
 SDK_NAMES := $(shell cut -d' ' -f1 tests/sdk-versions.txt)
 SDKS := $(SDK_NAMES:%=.sdk/%/.ready) .sdk/npm/.ready
+PEER_PROGRAMS := $(patsubst %,build/peers/%/.ready,litellm sglang-router)
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
@@ -24,7 +25,8 @@ help:
 	@echo 'make deb       dist/cortexd_VERSION_amd64.deb, that file as a Debian package'
 	@echo 'make smoke     start that file and send a request through it'
 	@echo 'make boot      boot a systemd of its own, and try the package on it; needs root'
-	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against'
+	@echo 'make bench     requests per second, CPU and memory, beside what they are measured against;'
+	@echo '               PEERS=1: beside LiteLLM and sglang-router too, which are fetched for it'
 	@echo 'make sim       crash the simulated ledger for SECONDS=600, and print the totals'
 	@echo 'make fleet-sim run simulated fleets for SEEDS=1000 seeds, and print what was broken'
 	@echo 'make mutants   break the ledger on purpose, one way after the other: tests must notice each'
@@ -74,8 +76,8 @@ smoke: build
 boot: $(READY) $(WHEELS)
 	$(PY) -m pytest tests/installed $(ARGS)
 
-bench: $(READY)
-	$(PY) -m tests.bench $(ARGS)
+bench: $(READY) $(if $(PEERS),$(PEER_PROGRAMS))
+	$(PY) -m tests.bench $(if $(PEERS),--peers) $(ARGS)
 
 sim: $(READY)
 	$(PY) -m tests.sim --seconds $(or $(SECONDS),60) $(ARGS)
@@ -127,6 +129,14 @@ $(READY): packaging/requirements-test.lock $(RUN_TIME)
 	then echo 'no Node.js 20 or later with npm: the JavaScript SDKs will not be tested'; else \
 	  rm -rf $(@D) && mkdir -p $(@D) && cp packaging/npm/*.json $(@D) && \
 	  npm ci --prefix $(@D) --ignore-scripts $(NPM) && touch $@; fi
+
+# What the benchmark compares with has an environment of its own, as nothing of it is ours.
+build/peers/%/.ready: packaging/peer-%.lock | $(PY)
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	  --only-binary :all: -r $<
+	touch $@
 
 $(WHEELS): packaging/requirements.lock packaging/build_zipapp.py $(RUN_TIME)
 	$(PY) packaging/build_zipapp.py --fetch-only

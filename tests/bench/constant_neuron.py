@@ -1,9 +1,10 @@
 """A neuron that costs next to nothing: canned answers from one epoll loop, as its own process.
 
-    python -m tests.bench.constant_neuron
+    python -m tests.bench.constant_neuron [NEURONS [MODELS]]
 
-Prints `listening neuron http://127.0.0.1:PORT` once it accepts, and runs until it is killed. It
-speaks as much of the neuron protocol as a gateway asks for before it sends requests, and answers
+Prints `listening neuron http://127.0.0.1:PORT` once it accepts, and runs until it is killed. As
+several neurons it is at 127.0.0.1, 127.0.0.2 and so on, at the same port; each has the same models.
+It speaks as much of the neuron protocol as a gateway asks for before it sends requests, and answers
 chat requests plain, streamed at once, or streamed one event every `traffic.PACED_SECONDS`. The
 simulated neuron of `cortexd demo` behaves far better, and would be what is measured.
 """
@@ -13,13 +14,15 @@ import json
 import re
 import select
 import socket
+import sys
 import time
-from collections import deque
 
 from tests.bench import traffic
 from tests.bench.traffic import MODEL
 
-_RECEIVE_BYTES = 65_536
+_RECEIVE_BYTES = 262_144
+_BARS = 20
+_CONTEXT = 4_194_304
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _EVENTS_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -34,22 +37,61 @@ class _Peer:
         self.socket = connected
         self.received = b""
         self.unsent = b""
-        self.sequence = 0
-        self.open = True
+
+
+class _Beat:
+    """When which paced stream gets its next event: an interval has so many bars.
+
+    All streams of one bar are sent the same bytes, which saves most of what an event would cost.
+    """
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.due = 0.0
+        self._bars: list[list[_Peer]] = [[] for _ in range(_BARS)]
+        self._bar = 0
+        self._sequence = 0
+
+    def join(self, peer: _Peer) -> None:
+        """In the bar in which the fewest are."""
+        if not self.streams:
+            self.due = time.monotonic() + traffic.PACED_SECONDS / _BARS
+        min(self._bars, key=len).append(peer)
+        self.streams += 1
+
+    def leave(self, peer: _Peer) -> None:
+        """Whether it was there or not."""
+        for bar in self._bars:
+            if peer in bar:
+                bar.remove(peer)
+                self.streams -= 1
+
+    def next_bar(self, now_ns: int) -> tuple[bytes, list[_Peer]]:
+        """The event that is due, and who gets it; they may leave meanwhile."""
+        peers = list(self._bars[self._bar])
+        event = traffic.paced_event(self._sequence, now_ns)
+        self._bar = (self._bar + 1) % _BARS
+        self._sequence += self._bar == 0
+        self.due += traffic.PACED_SECONDS / _BARS
+        return event, peers
 
 
 class ConstantNeuron:
     """The loop. `run` never returns."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-        self._listener.setblocking(False)
-        self.port = self._listener.getsockname()[1]
+    def __init__(self, neurons: int, models: int) -> None:
+        self.port = 0
         self._epoll = select.epoll()
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._listeners: dict[int, socket.socket] = {}
+        for number in range(neurons):
+            listener = socket.create_server((address(number), self.port), backlog=4096)
+            listener.setblocking(False)
+            self.port = listener.getsockname()[1]
+            self._epoll.register(listener, select.EPOLLIN)
+            self._listeners[listener.fileno()] = listener
         self._peers: dict[int, _Peer] = {}
-        self._due: deque[tuple[float, _Peer]] = deque()
-        self._control = _control_answers(self.port)
+        self._beat = _Beat()
+        self._control = _control_answers(models)
         self._plain = _answer(traffic.plain_body())
         self._streams = itertools.cycle([_EVENTS_HEAD + body for body in traffic.stream_bodies()])
 
@@ -57,8 +99,8 @@ class ConstantNeuron:
         """Answer whoever comes, until killed."""
         while True:
             for number, _ in self._epoll.poll(self._patience()):
-                if number == self._listener.fileno():
-                    self._accept()
+                if number in self._listeners:
+                    self._accept(self._listeners[number])
                 elif self._peers[number].unsent:
                     self._send(self._peers[number], b"")
                 else:
@@ -66,10 +108,10 @@ class ConstantNeuron:
             self._send_what_is_due()
 
     def _patience(self) -> float:
-        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else -1
+        return max(0.0, self._beat.due - time.monotonic()) if self._beat.streams else -1
 
-    def _accept(self) -> None:
-        connected, _ = self._listener.accept()
+    def _accept(self, listener: socket.socket) -> None:
+        connected, _ = listener.accept()
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peers[connected.fileno()] = _Peer(connected)
@@ -95,23 +137,42 @@ class ConstantNeuron:
 
     def _reply(self, peer: _Peer, request: bytes) -> None:
         if not request.startswith(b"POST "):
-            self._send(peer, self._control.get(request.split(b" ", 2)[1], _NOT_FOUND))
-        elif b'"stream":true' not in request:
-            self._send(peer, self._plain)
-        elif traffic.PACED_MARK not in request:
-            self._send(peer, next(self._streams))
-        else:
-            self._send(peer, _EVENTS_HEAD + traffic.role_event())
-            self._due.append((time.monotonic() + traffic.PACED_SECONDS, peer))
+            path = request.split(b" ", 2)[1]
+            if path.endswith(b"/endpoint"):
+                host, port = peer.socket.getsockname()
+                self._send(peer, _told({"url": f"http://{host}:{port}"}))
+            else:
+                self._send(peer, self._control.get(path, _NOT_FOUND))
+            return
+        match traffic.kind_of(request):
+            case "plain":
+                self._send(peer, self._plain)
+            case "stream":
+                self._send(peer, next(self._streams))
+            case "paced":
+                self._send(peer, _EVENTS_HEAD + traffic.role_event())
+                self._beat.join(peer)
 
     def _send_what_is_due(self) -> None:
-        """All intervals are equal, so the queue is in order."""
-        while self._due and self._due[0][0] <= time.monotonic():
-            due, peer = self._due.popleft()
-            if peer.open:
-                self._send(peer, traffic.paced_event(peer.sequence, time.monotonic_ns()))
-                peer.sequence += 1
-                self._due.append((due + traffic.PACED_SECONDS, peer))
+        """At most one bar of each beat, so that requests are read however late we are."""
+        for _ in range(_BARS):
+            if not self._beat.streams or self._beat.due > time.monotonic():
+                return
+            event, peers = self._beat.next_bar(time.monotonic_ns())
+            for peer in peers:
+                if peer.unsent:
+                    self._send(peer, event)
+                else:
+                    self._send_at_once(peer, event)
+
+    def _send_at_once(self, peer: _Peer, event: bytes) -> None:
+        """The short way, as there are tens of thousands of these each second."""
+        try:
+            sent = peer.socket.send(event)
+        except (BlockingIOError, ConnectionError):
+            sent = 0
+        if sent < len(event):
+            self._send(peer, event[sent:])
 
     def _send(self, peer: _Peer, data: bytes) -> None:
         had_to_wait = bool(peer.unsent)
@@ -129,27 +190,40 @@ class ConstantNeuron:
             self._epoll.modify(peer.socket, wanted)
 
     def _close(self, peer: _Peer) -> None:
-        peer.open = False
+        self._beat.leave(peer)
         del self._peers[peer.socket.fileno()]
         peer.socket.close()
 
 
-def _control_answers(port: int) -> dict[bytes, bytes]:
-    model = {
-        "id": MODEL,
-        "harness": "constant",
-        "status": "loaded",
-        "devices": [0],
-        "limit": {"context": 131_072, "output": 8192},
-    }
-    health = {"uptime_secs": 1, "models": [{"id": MODEL, "in_flight": 0, "queue_depth": 0}]}
+def address(number: int) -> str:
+    """Where the neuron of this number is, of several; all of it is loopback."""
+    return f"127.0.0.{number + 1}"
+
+
+def model_name(number: int) -> str:
+    """The first is the one that is asked for."""
+    return MODEL if number == 0 else f"{MODEL}-{number}"
+
+
+def _control_answers(models: int) -> dict[bytes, bytes]:
+    names = [model_name(number) for number in range(models)]
+    limit = {"context": _CONTEXT, "output": 8192}
+    listed = [
+        {"id": name, "harness": "constant", "status": "loaded", "devices": [0], "limit": limit}
+        for name in names
+    ]
+    idle = [{"id": name, "in_flight": 0, "queue_depth": 0} for name in names]
     told: dict[str, object] = {
-        "/models": [model],
-        "/health": health,
-        "/discovery": {"hostname": "constant", "max_prompt_tokens": 131_072},
-        f"/models/{MODEL.replace('/', '%2F')}/endpoint": {"url": f"http://127.0.0.1:{port}"},
+        "/models": listed,
+        "/health": {"uptime_secs": 1, "models": idle},
+        "/discovery": {"hostname": "constant", "max_prompt_tokens": _CONTEXT},
+        "/v1/models": {"object": "list", "data": [{"id": name} for name in names]},
     }
-    return {path.encode(): _answer(json.dumps(body).encode()) for path, body in told.items()}
+    return {path.encode(): _told(body) for path, body in told.items()}
+
+
+def _told(value: object) -> bytes:
+    return _answer(json.dumps(value).encode())
 
 
 def _answer(body: bytes) -> bytes:
@@ -161,7 +235,8 @@ def _answer(body: bytes) -> bytes:
 
 def main() -> None:
     """Run until killed."""
-    neuron = ConstantNeuron()
+    neurons, models = (*map(int, sys.argv[1:]), 1, 1)[:2]
+    neuron = ConstantNeuron(neurons, models)
     print(f"listening neuron http://127.0.0.1:{neuron.port}", flush=True)
     neuron.run()
 

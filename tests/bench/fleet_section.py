@@ -13,11 +13,12 @@ import msgspec
 import yaml
 
 from tests.bench import fleet_bench, observed
+from tests.bench.child import SERVER_CORES, BenchFailed, Child, module, started
 from tests.bench.fleet_bench import Took
 from tests.bench.ledger_section import pinned
 from tests.bench.plan import Plan
 from tests.bench.report import Section, Table, number, times
-from tests.bench.stage import SERVER_CORES, BenchFailed, Child, Stage, started
+from tests.bench.stage import Stage
 from tests.bench.traffic import KEY
 
 _CALLS = 300
@@ -161,4 +162,4 @@ def _configured(directory: Path, urls: Sequence[str], models: int) -> list[str]:
     path = directory / "cortexd.yaml"
     path.write_text(yaml.safe_dump(config))
     ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    return ["cortexd", "serve", "--config", str(path), *ports]
+    return module("cortexd", "serve", "--config", str(path), *ports)

@@ -9,10 +9,11 @@ from pathlib import Path
 import trio
 
 from tests.bench import ledger_bench
+from tests.bench.child import SERVER_CORES
 from tests.bench.ledger_bench import Measured, SlowSyncer
 from tests.bench.plan import Plan
 from tests.bench.report import Section, Table, median, median_ratio, number, times
-from tests.bench.stage import SERVER_CORES, Stage
+from tests.bench.stage import Stage
 
 SLOW_SYNC_SECONDS = 0.01
 _SLOW_CALLERS = 16

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,10 +23,12 @@ import msgspec
 from tests.bench import observed, traffic
 from tests.bench.traffic import Order, Outcome
 
-WARM_SECONDS_MAX = 30
+WARM_SECONDS_MAX = 15
 _RECEIVE_BYTES = 262_144
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-_STAMP = re.compile(rb'"content":"(\d{5}) (\d{20})"')
+_STAMP = b'"content":"'
+_STAMP_BYTES = len(_STAMP) + len("00000 00000000000000000000")
+_WORD = b'"content":" '
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _PATIENCE_SECONDS = 0.05
 
@@ -42,11 +44,17 @@ class Tally:
         """Count from here. Failures stay: there should be none at all."""
         self.answers = self.chunks = 0
         self.latencies_ns = array("q")
+        self.gaps_ns = array("q")
 
-    def percentile_us(self, share: float) -> float:
-        """The latency that this share of the answers does not exceed; 0 without any."""
-        ordered = sorted(self.latencies_ns)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000 if ordered else 0
+
+def percentile_us(nanoseconds: Sequence[int], share: float) -> float:
+    """What this share of them does not exceed; 0 without any."""
+    ordered = sorted(nanoseconds)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000 if ordered else 0
+
+
+class GaveUp(Exception):
+    """Why there is nothing to tell of an order."""
 
 
 class _Reader(Protocol):
@@ -82,23 +90,44 @@ class _Plain:
 
 
 class _Stream:
-    """Keeps everything and looks at it once, at the end: every event must have come."""
-
-    has_event = False
+    """Keeps everything and looks at it once more at the end: every event must have come."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
+        self._counted = 0
+
+    @property
+    def has_event(self) -> bool:
+        return self._counted > 0
 
     def feed(self, data: bytes, tally: Tally) -> bool:
         self._pieces.append(data)
+        self._count(data.count(_WORD), tally)
         tail = data if len(data) >= len(_LAST_CHUNK) else b"".join(self._pieces[-8:])
         if not tail.endswith(_LAST_CHUNK):
             return False
         whole = b"".join(self._pieces)
-        found = whole.count(b'"content":" ')
-        tally.chunks += found
+        if whole.count(_WORD) != traffic.STREAM_TOKENS:
+            whole = _without_chunks(whole)
+        found = whole.count(_WORD)
+        self._count(found - self._counted, tally)
         tally.failures += abs(traffic.STREAM_TOKENS - found) + (b"data: [DONE]" not in whole)
         return True
+
+    def _count(self, more: int, tally: Tally) -> None:
+        self._counted += more
+        tally.chunks += more
+
+
+def _without_chunks(answer: bytes) -> bytes:
+    """The body alone: who frames it anew may have cut it anywhere."""
+    pieces: list[bytes] = []
+    at = answer.find(b"\r\n\r\n") + 4
+    while size := int(answer[at : answer.index(b"\r\n", at)], 16):
+        at = answer.index(b"\r\n", at) + 2
+        pieces.append(answer[at : at + size])
+        at += size + 2
+    return b"".join(pieces)
 
 
 class _Paced:
@@ -106,25 +135,36 @@ class _Paced:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._next = 0
+        self._last = -1
+        self._last_ns = 0
 
     @property
     def has_event(self) -> bool:
-        return self._next > 0
+        return self._last_ns > 0
 
     def feed(self, data: bytes, tally: Tally) -> bool:
         now_ns = time.monotonic_ns()
-        received = self._rest + data
+        received = self._rest + data if self._rest else data
         end = 0
-        for found in _STAMP.finditer(received):
-            end = found.end()
-            sequence = int(found[1])
-            tally.failures += sequence != self._next
-            self._next = sequence + 1
-            tally.chunks += 1
-            tally.latencies_ns.append(now_ns - int(found[2]))
-        self._rest = received[end:][-1024:]
+        while (found := received.find(_STAMP, end)) >= 0:
+            end = found + _STAMP_BYTES
+            stamp = received[found + len(_STAMP) : end]
+            if len(received) <= end:
+                break
+            if stamp.startswith(b'"'):  # the first event, which has no text
+                end = found + len(_STAMP)
+                continue
+            self._take(int(stamp[:5]), now_ns, int(stamp[6:]), tally)
+        self._rest = received[found:] if found >= 0 else received[-len(_STAMP) :]
         return False
+
+    def _take(self, sequence: int, now_ns: int, sent_ns: int, tally: Tally) -> None:
+        if self._last_ns:
+            tally.failures += sequence != self._last + 1
+            tally.gaps_ns.append(now_ns - self._last_ns)
+        self._last, self._last_ns = sequence, now_ns
+        tally.chunks += 1
+        tally.latencies_ns.append(now_ns - sent_ns)
 
 
 _READERS: dict[traffic.Kind, Callable[[], _Reader]] = {
@@ -139,6 +179,7 @@ class _Connection:
         self.socket = connected
         self.reader = reader
         self.began_ns = 0
+        self.unsent = memoryview(b"")
 
 
 class Crowd:
@@ -148,19 +189,19 @@ class Crowd:
         self.tally = Tally()
         self._order = order
         self._reader = _READERS[order.kind]
-        self._request = traffic.request_bytes(order.kind)
+        self._request = traffic.request_bytes(order.kind, order.body_bytes)
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._cold: set[int] = set()
 
     def run(self) -> Outcome:
-        """Do the order. Raises RuntimeError when the connections do not get warm."""
+        """Do the order. Raises GaveUp when the connections do not get warm or are closed."""
         for _ in range(self._order.connections):
             self._connect()
         give_up_at = time.monotonic() + WARM_SECONDS_MAX
         while self._cold:
             if time.monotonic() > give_up_at:
-                raise RuntimeError(f"{len(self._cold)} connections got no answer")
+                raise GaveUp(f"{len(self._cold)} connections got no answer")
             self._turn()
         pid, tally = self._order.watched_pid, self.tally
         tally.begin_window()
@@ -174,10 +215,12 @@ class Crowd:
             answers=tally.answers,
             chunks=tally.chunks,
             failures=tally.failures,
-            p50_us=tally.percentile_us(0.5),
-            p99_us=tally.percentile_us(0.99),
+            p50_us=percentile_us(tally.latencies_ns, 0.5),
+            p99_us=percentile_us(tally.latencies_ns, 0.99),
             cpu_seconds=observed.cpu_seconds(pid) - cpu_before if pid else 0.0,
             resident_kb=observed.resident_kb(pid) if pid else 0,
+            gap_p50_us=percentile_us(tally.gaps_ns, 0.5),
+            gap_p99_us=percentile_us(tally.gaps_ns, 0.99),
         )
 
     def _connect(self) -> None:
@@ -192,17 +235,29 @@ class Crowd:
 
     def _ask(self, connection: _Connection) -> None:
         connection.began_ns = time.monotonic_ns()
-        connection.socket.sendall(self._request)
+        sent = connection.socket.send(self._request)
+        if sent < len(self._request):
+            connection.unsent = memoryview(self._request)[sent:]
+            self._epoll.modify(connection.socket, select.EPOLLOUT)
 
     def _turn(self) -> None:
         for number, _ in self._epoll.poll(_PATIENCE_SECONDS):
-            self._receive(number, self._connections[number])
+            connection = self._connections[number]
+            if connection.unsent:
+                self._send_more(connection)
+            else:
+                self._receive(number, connection)
+
+    def _send_more(self, connection: _Connection) -> None:
+        connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
+        if not connection.unsent:
+            self._epoll.modify(connection.socket, select.EPOLLIN)
 
     def _receive(self, number: int, connection: _Connection) -> None:
         tally = self.tally
         data = connection.socket.recv(_RECEIVE_BYTES)
         if not data:
-            raise RuntimeError("a connection was closed")
+            raise GaveUp("a connection was closed")
         if connection.reader.feed(data, tally):
             tally.latencies_ns.append(time.monotonic_ns() - connection.began_ns)
             tally.answers += 1
@@ -229,13 +284,23 @@ def crowd(order: Order) -> Iterator[Crowd]:
         opened.close()
 
 
+def _outcome(order: Order) -> Outcome:
+    try:
+        with crowd(order) as gathered:
+            return gathered.run()
+    except (GaveUp, OSError) as reason:
+        why = str(reason) or type(reason).__name__
+        return Outcome(0, 0, 0, 0, 0, 0, 0, 0, gave_up=why)
+
+
 def main() -> None:
     """Do one order after the other, until the input ends."""
     print("listening load -", flush=True)
     for line in sys.stdin:
-        with crowd(msgspec.json.decode(line, type=Order)) as gathered:
-            outcome = gathered.run()
-        print(msgspec.json.encode(outcome).decode(), flush=True)
+        print(
+            msgspec.json.encode(_outcome(msgspec.json.decode(line, type=Order))).decode(),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

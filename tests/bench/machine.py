@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cortexd import __version__
-from tests.bench.stage import LOAD_CORES, SERVER_CORES
+from tests.bench.child import LOAD_CORES, SERVER_CORES
 
 _PACKAGES = ("trio", "hypercorn", "h11", "msgspec", "httptools")
 
@@ -34,7 +34,7 @@ _BUSY = " (other work was running: only ratios and CPU time can be trusted)"
 def _placement() -> str:
     if SERVER_CORES == LOAD_CORES:
         return "only one core: everybody shares it, so rates are of all of them together"
-    return "cortexd or Hypercorn on one core, the neuron and the load generator on another"
+    return "cortexd and what it is compared with on one core, the neuron and the load on another"
 
 
 def _processor() -> str:

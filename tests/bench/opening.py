@@ -14,7 +14,7 @@ import msgspec
 
 from cortexd.ledger.journal import Journal
 from tests.bench import books
-from tests.bench.stage import ROOT, BenchFailed
+from tests.bench.child import ROOT, BenchFailed
 
 KEYS = 1000
 OPEN = 500

@@ -1,52 +1,95 @@
-"""Plain chat requests through the whole path, beside stock Hypercorn and the neuron alone."""
+"""Plain chat requests through the whole path, beside everybody else who could stand there."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
+from tests.bench import contenders
+from tests.bench.child import BenchFailed, Child
+from tests.bench.contenders import NAIVE
 from tests.bench.plan import Plan
 from tests.bench.report import Section, Table, median, median_ratio, number, times
-from tests.bench.stage import Child, Stage
-from tests.bench.traffic import Outcome
+from tests.bench.stage import Setup, Stage
+from tests.bench.traffic import Kind, Order, Outcome
 
 Figure = Callable[[Outcome], float]
 Rounds = dict[str, list[Outcome]]
 
+OURS = "cortexd"
+MEMORY = "cortexd, ledger in memory"
+SLOW = "cortexd, sync +10 ms"
+CONSTANT = "Hypercorn alone"
+DIRECT = "direct"
+SLOW_SYNC_MS = 10
+_MUST_WORK = (OURS, MEMORY, SLOW, CONSTANT, DIRECT)
+
 _NOTES = (
     "cortexd: key, bound, durable reservation, routing, neuron, settlement, metrics, log line.",
-    "Hypercorn: stock, on Trio, answering a constant of the same size; it asks no neuron.",
-    "direct: the same request straight to the neuron, which shares its core with the load.",
-    "Ratios are medians over rounds of the ratio within one round.",
+    "With the ledger in memory all of that but the disk; with a slow sync the disk is slower.",
+    "Hypercorn alone: stock, on Trio, answering a constant; it asks no neuron. Hypercorn + httpx",
+    "and nginx pass everything on and know no budget. One process and one core, the same for all.",
+    "direct: straight to the neuron, which shares its core with the load in all rows; what comes",
+    "near its rate is faster than this load can show, and only its CPU time tells.",
+    "added: p50 beyond direct. ours: how many times theirs cortexd's rate and CPU time are; the",
+    "median over rounds of the ratio within one round.",
 )
 
 
-def measure(stage: Stage, gateway: Child, plan: Plan) -> Section:
-    """Requests per second, CPU time per request, and what cortexd adds to the latency."""
-    everybody = {"cortexd": gateway, "hypercorn": stage.hypercorn, "direct": stage.neuron}
-    for asked in everybody.values():
-        stage.load(asked, "plain", connections=max(plan.connections), seconds=plan.seconds / 2)
-    measured: dict[int, Rounds] = {n: {name: [] for name in everybody} for n in plan.connections}
-    for _ in range(plan.rounds):
-        for connections, rounds in measured.items():
-            for name, asked in everybody.items():
-                rounds[name].append(
-                    stage.load(asked, "plain", connections=connections, seconds=plan.seconds)
-                )
+@contextlib.contextmanager
+def everybody(stage: Stage) -> Iterator[Mapping[str, Child]]:
+    """All who are compared, ready to be asked; ours are fresh daemons."""
+    with (
+        stage.gateway() as usual,
+        stage.gateway(Setup(in_memory=True)) as in_memory,
+        stage.gateway(Setup(sync_ms=SLOW_SYNC_MS)) as slow,
+    ):
+        ours = {OURS: usual, MEMORY: in_memory, SLOW: slow, CONSTANT: stage.hypercorn}
+        yield {**ours, **stage.others(), DIRECT: stage.neuron}
+
+
+def measure(stage: Stage, plan: Plan) -> Section:
+    """Requests per second, CPU time per request, and what each adds to the latency."""
     figures: dict[str, float] = {}
-    for connections, rounds in measured.items():
-        figures |= _ratios(connections, rounds)
-    tables = [_throughput(measured, figures)]
-    if 1 in measured:
-        added = _added_latency(measured[1])
-        figures["added_p50_us"] = added[0]
-        tables.append(_latency_table(measured[1], added))
-    if {16, 64} <= measured.keys():
-        costs = [median(map(cpu_us, measured[n]["cortexd"])) for n in (16, 64)]
-        figures["cpu_growth_16_to_64"] = costs[1] / costs[0]
-    return Section(tuple(tables), figures)
+    tables: list[Table] = []
+    costs: dict[int, float] = {}
+    with everybody(stage) as asked:
+        for connections in plan.connections:
+            rounds = rounds_of(stage, asked, "plain", plan, connections=connections)
+            figures |= _figures(connections, rounds)
+            tables.append(_table(connections, rounds))
+            costs[connections] = median(map(cpu_us, rounds[OURS]))
+    if {16, 64} <= costs.keys():
+        figures["cpu_growth_16_to_64"] = costs[64] / costs[16]
+    if {16, 256} <= costs.keys():
+        figures["cpu_growth_16_to_256"] = costs[256] / costs[16]
+    notes = (*_NOTES, *contenders.absent(with_peers=stage.with_peers))
+    last = tables.pop()
+    return Section((*tables, Table(last.title, last.columns, last.rows, notes)), figures)
+
+
+def rounds_of(
+    stage: Stage, asked: Mapping[str, Child], kind: Kind, plan: Plan, *, connections: int
+) -> Rounds:
+    """Everybody once in each round; who gives up is not asked again.
+
+    Raises BenchFailed where those of whom we answer for the numbers failed.
+    """
+    rounds: Rounds = {name: [] for name in asked}
+    for _ in range(plan.rounds):
+        for name, child in asked.items():
+            if any(outcome.gave_up for outcome in rounds[name]):
+                continue
+            order = Order(child.port, kind, connections, plan.seconds, child.pid)
+            outcome = stage.attempt(order)
+            if name in _MUST_WORK and (outcome.gave_up or outcome.failures):
+                raise BenchFailed(f"{name}: {outcome.gave_up or outcome.failures} in {order}")
+            rounds[name].append(outcome)
+    return rounds
 
 
 def rate(outcome: Outcome) -> float:
     """Answers per second."""
-    return outcome.answers / outcome.seconds
+    return outcome.answers / outcome.seconds if outcome.seconds else 0
 
 
 def cpu_us(outcome: Outcome) -> float:
@@ -54,74 +97,58 @@ def cpu_us(outcome: Outcome) -> float:
     return outcome.cpu_seconds * 1e6 / outcome.answers if outcome.answers else 0
 
 
-def _ratios(connections: int, rounds: Rounds) -> dict[str, float]:
-    def ratio(figure: Figure, other: str) -> float:
-        ours, theirs = (list(map(figure, rounds[name])) for name in ("cortexd", other))
-        return median_ratio(ours, theirs)
-
-    return {
-        f"rate_to_hypercorn_{connections}": ratio(rate, "hypercorn"),
-        f"cpu_to_hypercorn_{connections}": ratio(cpu_us, "hypercorn"),
-        f"rate_to_direct_{connections}": ratio(rate, "direct"),
-    }
+def why_not(outcomes: list[Outcome]) -> str:
+    """Why somebody has no numbers; empty if there are some."""
+    return next((outcome.gave_up for outcome in outcomes if outcome.gave_up), "")
 
 
-def _throughput(measured: dict[int, Rounds], figures: dict[str, float]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for connections, rounds in measured.items():
-        ours, hypercorn, direct = (rounds[n] for n in ("cortexd", "hypercorn", "direct"))
-        rows.append(
-            (
-                str(connections),
-                number(median(map(rate, ours))),
-                number(median(map(cpu_us, ours))),
-                number(median(map(rate, hypercorn))),
-                number(median(map(cpu_us, hypercorn))),
-                number(median(map(rate, direct))),
-                times(figures[f"rate_to_hypercorn_{connections}"]),
-                times(figures[f"cpu_to_hypercorn_{connections}"]),
-                times(figures[f"rate_to_direct_{connections}"]),
-            )
-        )
-    return Table(
-        "Plain chat requests",
-        (
-            "connections",
-            "cortexd/s",
-            "CPU us",
-            "Hypercorn/s",
-            "CPU us",
-            "direct/s",
-            "rate:Hypercorn",
-            "CPU:Hypercorn",
-            "rate:direct",
-        ),
-        tuple(rows),
-        _NOTES,
-    )
+def ratio(rounds: Rounds, figure: Figure, other: str) -> float:
+    """Ours to theirs."""
+    return median_ratio(list(map(figure, rounds[OURS])), list(map(figure, rounds[other])))
 
 
-def _added_latency(rounds: Rounds) -> tuple[float, float]:
-    def added(figure: Figure) -> float:
-        pairs = zip(rounds["cortexd"], rounds["direct"], strict=True)
-        return median(figure(ours) - figure(direct) for ours, direct in pairs)
+def _figures(connections: int, rounds: Rounds) -> dict[str, float]:
+    """Names of peers are cut at the version: `rate_to_nginx_16`."""
+    of_ratio = partial(ratio, rounds)
+    figures: dict[str, float] = {}
+    for name in rounds:
+        if name == OURS or why_not(rounds[name]):
+            continue
+        short = _SHORT.get(name, name.partition(" ")[0].lower())
+        figures[f"rate_to_{short}_{connections}"] = of_ratio(rate, name)
+        figures[f"cpu_to_{short}_{connections}"] = of_ratio(cpu_us, name)
+    figures[f"added_p50_us_{connections}"] = _added_us(rounds, OURS)
+    return figures
 
-    return added(lambda outcome: outcome.p50_us), added(lambda outcome: outcome.p99_us)
+
+_SHORT = {CONSTANT: "hypercorn", NAIVE: "naive", MEMORY: "memory", SLOW: "slow"}
 
 
-def _latency_table(rounds: Rounds, added: Sequence[float]) -> Table:
-    rows: list[tuple[str, ...]] = [
-        (
-            name,
-            number(median(outcome.p50_us for outcome in rounds[name]) / 1000),
-            number(median(outcome.p99_us for outcome in rounds[name]) / 1000),
-        )
-        for name in ("cortexd", "direct")
-    ]
-    rows.append(("added", *(number(us / 1000) for us in added)))
-    return Table(
-        "Latency at 1 connection",
-        ("", "p50 ms", "p99 ms"),
-        tuple(rows),
-        ("A reservation waits for one fdatasync; the section on the ledger has its price.",),
+def _added_us(rounds: Rounds, name: str) -> float:
+    pairs = zip(rounds[name], rounds[DIRECT], strict=True)
+    return median(theirs.p50_us - direct.p50_us for theirs, direct in pairs)
+
+
+def _table(connections: int, rounds: Rounds) -> Table:
+    rows = tuple(_row(name, rounds) for name in rounds)
+    columns = ("", "per second", "CPU us", "p50 ms", "p99 ms", "added ms", "ours: rate", "CPU")
+    s = "" if connections == 1 else "s"
+    return Table(f"Plain chat requests, {connections} connection{s}", columns, rows)
+
+
+def _row(name: str, rounds: Rounds) -> tuple[str, ...]:
+    outcomes = rounds[name]
+    if why := why_not(outcomes):
+        return (f"{name}: {why}", *[""] * 7)
+    failures = sum(outcome.failures for outcome in outcomes)
+    alone = name == OURS
+    return (
+        f"{name}, {failures} failed" if failures else name,
+        number(median(map(rate, outcomes))),
+        number(median(map(cpu_us, outcomes))),
+        number(median(outcome.p50_us for outcome in outcomes) / 1000),
+        number(median(outcome.p99_us for outcome in outcomes) / 1000),
+        "" if name in (DIRECT, CONSTANT) else number(_added_us(rounds, name) / 1000),
+        "" if alone else times(ratio(rounds, rate, name)),
+        "" if alone else times(ratio(rounds, cpu_us, name)),
     )

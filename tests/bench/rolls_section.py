@@ -52,7 +52,7 @@ class _Felt(msgspec.Struct, frozen=True):
 def measure(stage: Stage, plan: Plan) -> Section:
     """The same load with rolls and without, and the parts of a roll alone."""
     where = stage.directory / "rolls"
-    books.write(str(where), _ENTRIES, keys=_KEYS, open_at_end=_OPEN)
+    books.write(str(where), min(_ENTRIES, plan.entries), keys=_KEYS, open_at_end=_OPEN)
     with pinned():
         without = trio.run(_feel, where, _FOR_EVER_MS, plan.roll_seconds)
         rolling = trio.run(_feel, where, _SHORT_SEGMENT_MS, plan.roll_seconds)

@@ -1,137 +1,129 @@
-"""The processes that take part in the benchmark: started, pinned, given orders, ended.
+"""Everybody who takes part in the benchmark, each on its core.
 
-Owns processes and cores: the gateway and what it is compared with run on one core, the neuron and
-the load generator on another. Refuses to know what is measured.
+The gateway and what it is compared with run on one core, the neuron and the load generator on
+another. Refuses to know what is measured.
 """
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
+import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import yaml
 
-from tests.bench import observed
-from tests.bench.traffic import KEY, Kind, Order, Outcome
+from tests.bench import contenders
+from tests.bench.child import (
+    LOAD_CORES,
+    ROOT,
+    SERVER_CORES,
+    BenchFailed,
+    Child,
+    module,
+    started,
+)
+from tests.bench.constant_neuron import address
+from tests.bench.odd_gateway import ACCOUNT, CAP
+from tests.bench.traffic import KEY, USUAL_BYTES, Kind, Order, Outcome
 
-ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 10
-LOG_SHOWN = 2000
-HYPERCORN = ("tests.bench.constant_hypercorn",)
+MEMORY = Path("/dev/shm")
+"""Where files are that no disk is behind."""
 
-_cores = observed.cores()
-SERVER_CORES = _cores[:1]
-LOAD_CORES = _cores[1:2] or _cores[:1]
-
-
-class BenchFailed(Exception):
-    """Something that was measured did not work, so that its numbers would mean nothing."""
-
-
-class Child:
-    """One process. `port` is from its first line, `listening NAME http://HOST:PORT`."""
-
-    def __init__(self, command: Sequence[str], cores: Sequence[int], log: Path) -> None:
-        """Start it and wait for that line; `ready_seconds` tells how long it took.
-
-        Raises BenchFailed, with the end of what it wrote to `log`, when it ends before.
-        """
-        self._command = " ".join(command[:2])
-        self._log = log
-        began = time.monotonic()
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=ROOT,
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
-            )
-        self.pid = self._process.pid
-        try:
-            first = self._line()
-        except BenchFailed:
-            self.end()
-            raise
-        self.ready_seconds = time.monotonic() - began
-        port = first.rpartition(":")[2]
-        self.port = int(port) if port.isdigit() else 0
-
-    def ask(self, line: bytes) -> bytes:
-        """Write a line to its input, read one from its output."""
-        assert self._process.stdin is not None, "it was started with a pipe"
-        self._process.stdin.write(line + b"\n")
-        self._process.stdin.flush()
-        return self._line().encode()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None, "it was started with a pipe"
-        line = self._process.stdout.readline().decode().strip()
-        if not line:
-            last = self._log.read_text()[-LOG_SHOWN:].strip()
-            raise BenchFailed(f"{self._command} ended unexpectedly:\n{last}")
-        return line
-
-    def end(self) -> None:
-        """Ask it to end, and kill it if it does not."""
-        self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
-        self._process.kill()
-        self._process.communicate()
+_HYPERCORN = module("tests.bench.constant_hypercorn")
 
 
-@contextlib.contextmanager
-def started(command: Sequence[str], cores: Sequence[int], log: Path) -> Iterator[Child]:
-    """A child that has ended when this is left."""
-    child = Child(command, cores, log)
-    try:
-        yield child
-    finally:
-        child.end()
+class Setup(msgspec.Struct, frozen=True):
+    """What is not as usual with a daemon.
+
+    `ledger`: one to go on with, which is left as it is. `neurons`: how many of them, and `port`
+    theirs (0: the one that is always there).
+    """
+
+    in_memory: bool = False
+    sync_ms: int = 0
+    more_keys: int = 0
+    neurons: int = 1
+    port: int = 0
+    ledger: Path | None = None
 
 
 class Stage:
     """Everybody who is there all the time, and the directory for what is written."""
 
-    def __init__(self, directory: Path, neuron: Child, hypercorn: Child, load: Child) -> None:
+    def __init__(
+        self, directory: Path, running: contextlib.ExitStack, *, with_peers: bool = False
+    ) -> None:
+        """Starts the neuron, the load generator and stock Hypercorn; they end with `running`."""
         self.directory = directory
-        self.neuron = neuron
-        self.hypercorn = hypercorn
-        self._load = load
+        self.with_peers = with_peers
+        self._running = running
+        self.neuron = self._start("neuron", module("tests.bench.constant_neuron"), LOAD_CORES)
+        self.hypercorn = self._start("hypercorn", _HYPERCORN, SERVER_CORES)
+        self._load = self._start("load", module("tests.bench.load"), LOAD_CORES)
+        self._others: Mapping[str, Child] | None = None
+
+    def _start(self, name: str, command: list[str], cores: list[int]) -> Child:
+        return self._running.enter_context(started(command, cores, self.directory / f"{name}.log"))
+
+    def others(self) -> Mapping[str, Child]:
+        """Who else passes requests on to the neuron, by name; started when first asked for."""
+        if self._others is None:
+            self._others = self._running.enter_context(
+                contenders.running(self.directory, self.neuron.port, with_peers=self.with_peers)
+            )
+        return self._others
 
     @contextlib.contextmanager
-    def gateway(self) -> Iterator[Child]:
+    def gateway(self, setup: Setup = Setup()) -> Iterator[Child]:  # noqa: B008  (it is frozen)
         """A fresh daemon before the neuron, with a key under a cap that nobody will reach."""
-        with tempfile.TemporaryDirectory(dir=self.directory) as directory:
-            command = _configured(Path(directory), neuron_port=self.neuron.port)
-            with started(command, SERVER_CORES, Path(directory) / "log") as child:
+        place = MEMORY if setup.in_memory else self.directory
+        with tempfile.TemporaryDirectory(dir=place) as name:
+            directory = Path(name)
+            config = _configured(directory, setup, setup.port or self.neuron.port)
+            if setup.ledger is not None:
+                _go_on_with(setup.ledger, directory / "ledger")
+            with started(_command(config, setup), SERVER_CORES, directory / "log") as child:
                 yield child
+
+    @contextlib.contextmanager
+    def neurons(self, count: int, models: int) -> Iterator[Child]:
+        """So many neurons at one port, with so many models in each."""
+        command = module("tests.bench.constant_neuron", str(count), str(models))
+        with started(command, LOAD_CORES, self.directory / "neurons.log") as child:
+            yield child
 
     @contextlib.contextmanager
     def fresh_hypercorn(self) -> Iterator[Child]:
         """Another constant Hypercorn that has answered nothing yet."""
-        with started(HYPERCORN, SERVER_CORES, self.directory / "hypercorn.log") as child:
+        with started(_HYPERCORN, SERVER_CORES, self.directory / "hypercorn.log") as child:
             yield child
 
-    def load(self, asked: Child, kind: Kind, *, connections: int, seconds: float) -> Outcome:
+    def load(
+        self,
+        asked: Child,
+        kind: Kind,
+        *,
+        connections: int,
+        seconds: float,
+        body_bytes: int = USUAL_BYTES,
+    ) -> Outcome:
         """Have load put on one of them. Raises BenchFailed when an answer was not as it should."""
-        order = Order(asked.port, kind, connections, seconds, watched_pid=asked.pid)
-        outcome = msgspec.json.decode(self._load.ask(msgspec.json.encode(order)), type=Outcome)
-        if outcome.failures:
-            raise BenchFailed(f"{outcome.failures} failures in {order}")
+        order = Order(asked.port, kind, connections, seconds, asked.pid, body_bytes)
+        outcome = self.attempt(order)
+        if outcome.failures or outcome.gave_up:
+            why = outcome.gave_up or f"{outcome.failures} failures"
+            raise BenchFailed(f"{why} in {order}")
         return outcome
+
+    def attempt(self, order: Order) -> Outcome:
+        """Have load put on somebody who may fail."""
+        return msgspec.json.decode(self._load.ask(msgspec.json.encode(order)), type=Outcome)
 
 
 @contextlib.contextmanager
-def stage() -> Iterator[Stage]:
+def stage(*, with_peers: bool = False) -> Iterator[Stage]:
     """Start everybody; all have ended when it is left.
 
     Files go to the checkout's own file system, as TMPDIR may be one without a disk behind it.
@@ -139,25 +131,36 @@ def stage() -> Iterator[Stage]:
     (ROOT / "build").mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build")))
-
-        def start(command: Sequence[str], cores: Sequence[int]) -> Child:
-            return running.enter_context(started(command, cores, directory / f"{command[0]}.log"))
-
-        yield Stage(
-            directory,
-            start(("tests.bench.constant_neuron",), LOAD_CORES),
-            start(HYPERCORN, SERVER_CORES),
-            start(("tests.bench.load",), LOAD_CORES),
-        )
+        yield Stage(directory, running, with_peers=with_peers)
 
 
-def _configured(directory: Path, *, neuron_port: int) -> list[str]:
+def _configured(directory: Path, setup: Setup, port: int) -> Path:
     config = {
-        "neurons": [{"name": "constant", "endpoint": f"http://127.0.0.1:{neuron_port}"}],
-        "entitlements": {"keys": [{"key": KEY, "account_id": "bench", "hard_cap": 10**15}]},
+        "neurons": [
+            {"name": f"constant-{number}", "endpoint": f"http://{address(number)}:{port}"}
+            for number in range(setup.neurons)
+        ],
+        "entitlements": {"keys": [{"key": KEY, "account_id": ACCOUNT, "hard_cap": CAP}]},
         "ledger": {"directory": str(directory / "ledger")},
     }
     path = directory / "cortexd.yaml"
     path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _command(config: Path, setup: Setup) -> list[str]:
+    if setup.sync_ms or setup.more_keys:
+        odd = ["--sync-ms", str(setup.sync_ms), "--more-keys", str(setup.more_keys)]
+        return module("tests.bench.odd_gateway", str(config), *odd)
     ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    return ["cortexd", "serve", "--config", str(path), *ports]
+    return module("cortexd", "serve", "--config", str(config), *ports)
+
+
+def _go_on_with(ledger: Path, directory: Path) -> None:
+    """A ledger of its own with the same past: what was written once is never written again."""
+    directory.mkdir(mode=0o700)
+    for path in ledger.iterdir():
+        if path.name.startswith("seg-"):
+            os.link(path, directory / path.name)
+        else:
+            shutil.copy2(path, directory / path.name)

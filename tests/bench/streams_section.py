@@ -1,88 +1,58 @@
-"""Streams through cortexd beside the neuron alone: as fast as they go, and many slow ones."""
+"""Streams beside everybody else's: as fast as they go, and many at once at a model's pace."""
+
+from collections.abc import Mapping
 
 from tests.bench import observed
+from tests.bench.child import BenchFailed, Child
 from tests.bench.plan import Plan
-from tests.bench.report import Section, Table, median, median_ratio, number, times
-from tests.bench.stage import Child, Stage
-from tests.bench.traffic import PACED_SECONDS, STREAM_TOKENS, Outcome
+from tests.bench.report import Section, Table, median, number, times
+from tests.bench.requests_section import (
+    CONSTANT,
+    DIRECT,
+    OURS,
+    Rounds,
+    ratio,
+    rounds_of,
+    why_not,
+)
+from tests.bench.stage import Stage
+from tests.bench.traffic import PACED_SECONDS, STREAM_TOKENS, Order, Outcome
+
+_FIREHOSE_NOTES = (
+    f"Streams of {STREAM_TOKENS} words, many events in one write. Every event is parsed and",
+    "counted on the way through cortexd, and passed on byte for byte.",
+)
+_PACED_NOTES = (
+    "late: from the neuron's write to the client's read. gap: between two events of one stream,",
+    f"{PACED_SECONDS * 1000:.0f} ms when the neuron writes them. kB/stream: memory beyond idle. No",
+    "event was lost, except where a row says so. Who gives up is not asked for more streams.",
+)
 
 
-def firehose(stage: Stage, gateway: Child, plan: Plan) -> Section:
+def firehose(stage: Stage, plan: Plan) -> Section:
     """Whole streams one after the other on each connection: events per second, CPU per event."""
-    rows: list[tuple[str, ...]] = []
     figures: dict[str, float] = {}
-    for connections in plan.stream_connections:
-        ours: list[Outcome] = []
-        direct: list[Outcome] = []
-        for _ in range(plan.rounds):
-            for asked, rounds in ((gateway, ours), (stage.neuron, direct)):
-                rounds.append(
-                    stage.load(asked, "stream", connections=connections, seconds=plan.seconds)
-                )
-        ratio = median_ratio(list(map(event_rate, ours)), list(map(event_rate, direct)))
-        figures[f"events_to_direct_{connections}"] = ratio
-        figures[f"cpu_us_per_event_{connections}"] = median(map(cpu_us_per_event, ours))
-        rows.append(
-            (
-                str(connections),
-                number(median(map(event_rate, ours))),
-                number(figures[f"cpu_us_per_event_{connections}"]),
-                number(median(map(event_rate, direct))),
-                times(ratio),
-            )
-        )
-    table = Table(
-        "Streamed events, as fast as they go",
-        ("connections", "cortexd/s", "CPU us/event", "direct/s", "rate:direct"),
-        tuple(rows),
-        (
-            f"Streams of {STREAM_TOKENS} words, many events in one write. Every event is parsed",
-            "and counted on the way through cortexd, and passed on byte for byte.",
-        ),
-    )
+    rows: list[tuple[str, ...]] = []
+    with stage.gateway() as gateway:
+        asked = {OURS: gateway, **stage.others(), DIRECT: stage.neuron}
+        for connections in plan.stream_connections:
+            rounds = rounds_of(stage, asked, "stream", plan, connections=connections)
+            rows += [_firehose_row(connections, name, rounds) for name in rounds]
+            figures[f"events_to_direct_{connections}"] = ratio(rounds, event_rate, DIRECT)
+            figures[f"cpu_us_per_event_{connections}"] = median(map(cpu_us_per_event, rounds[OURS]))
+            for name in rounds:
+                if name.startswith("sglang") and not why_not(rounds[name]):
+                    figures[f"events_to_sglang-router_{connections}"] = ratio(
+                        rounds, event_rate, name
+                    )
+    columns = ("connections", "events/s", "CPU us/event", "ours: rate", "CPU")
+    table = Table("Streamed events, as fast as they go", columns, tuple(rows), _FIREHOSE_NOTES)
     return Section((table,), figures)
-
-
-def paced(stage: Stage, plan: Plan) -> Section:
-    """Many streams at once that get an event now and then: CPU, latency and memory of each."""
-    ours: list[Outcome] = []
-    direct: list[Outcome] = []
-    idle: list[float] = []
-    for _ in range(plan.stream_rounds):
-        with stage.gateway() as gateway:
-            stage.load(gateway, "plain", connections=1, seconds=plan.seconds / 2)
-            idle.append(observed.resident_kb(gateway.pid))
-            ours.append(_open_streams(stage, gateway, plan))
-        direct.append(_open_streams(stage, stage.neuron, plan))
-    hypercorn_idle, hypercorn_each = _memory_of_hypercorn(stage, plan)
-    each = median((o.resident_kb - i) / plan.streams for o, i in zip(ours, idle, strict=True))
-    figures = {
-        "idle_mb": median(idle) / 1024,
-        "kb_per_stream": each,
-        "paced_cpu_us_per_event": median(map(cpu_us_per_event, ours)),
-        "paced_added_p50_us": median(
-            o.p50_us - d.p50_us for o, d in zip(ours, direct, strict=True)
-        ),
-        "paced_rate_to_direct": median_ratio(
-            list(map(event_rate, ours)), list(map(event_rate, direct))
-        ),
-    }
-    memory = Table(
-        f"Resident memory, idle and with {plan.streams} open streams",
-        ("", "idle MB", f"{plan.streams} streams MB", "kB/stream"),
-        (
-            _memory_row("cortexd", median(idle), each, plan),
-            _memory_row("Hypercorn", hypercorn_idle, hypercorn_each, plan),
-            ("ratio", times(median(idle) / hypercorn_idle), "", times(each / hypercorn_each)),
-        ),
-        ("Hypercorn: stock, one event sent, no neuron behind it.",),
-    )
-    return Section((_paced_table(ours, direct, figures, plan), memory), figures)
 
 
 def event_rate(outcome: Outcome) -> float:
     """Events per second."""
-    return outcome.chunks / outcome.seconds
+    return outcome.chunks / outcome.seconds if outcome.seconds else 0
 
 
 def cpu_us_per_event(outcome: Outcome) -> float:
@@ -90,43 +60,116 @@ def cpu_us_per_event(outcome: Outcome) -> float:
     return outcome.cpu_seconds * 1e6 / outcome.chunks if outcome.chunks else 0
 
 
-def _open_streams(stage: Stage, asked: Child, plan: Plan) -> Outcome:
-    return stage.load(asked, "paced", connections=plan.streams, seconds=plan.paced_seconds)
-
-
-def _memory_of_hypercorn(stage: Stage, plan: Plan) -> tuple[float, float]:
-    """Idle, and for each open stream. Its own process, as nothing ever gives memory back."""
-    with stage.fresh_hypercorn() as hypercorn:
-        stage.load(hypercorn, "plain", connections=1, seconds=plan.seconds / 2)
-        idle = observed.resident_kb(hypercorn.pid)
-        opened = stage.load(hypercorn, "paced", connections=plan.streams, seconds=0.2)
-    return idle, (opened.resident_kb - idle) / plan.streams
-
-
-def _memory_row(name: str, idle_kb: float, each_kb: float, plan: Plan) -> tuple[str, ...]:
-    full_kb = idle_kb + each_kb * plan.streams
-    return name, number(idle_kb / 1024), number(full_kb / 1024), number(each_kb)
-
-
-def _paced_table(
-    ours: list[Outcome], direct: list[Outcome], figures: dict[str, float], plan: Plan
-) -> Table:
-    def row(name: str, outcomes: list[Outcome], cpu: str) -> tuple[str, ...]:
-        return (
-            name,
-            number(median(map(event_rate, outcomes))),
-            cpu,
-            number(median(o.p50_us for o in outcomes) / 1000),
-            number(median(o.p99_us for o in outcomes) / 1000),
-        )
-
-    return Table(
-        f"{plan.streams} streams at once, {1 / PACED_SECONDS:.0f} events per second in each",
-        ("", "events/s", "CPU us/event", "p50 ms", "p99 ms"),
-        (
-            row("cortexd", ours, number(figures["paced_cpu_us_per_event"])),
-            row("direct", direct, ""),
-            ("ratio", times(figures["paced_rate_to_direct"]), "", "", ""),
-        ),
-        ("Latency from the neuron's write to the client's read. No event was lost.",),
+def _firehose_row(connections: int, name: str, rounds: Rounds) -> tuple[str, ...]:
+    outcomes = rounds[name]
+    if why := why_not(outcomes):
+        return (f"{connections}, {name}: {why}", *[""] * 4)
+    failures = sum(outcome.failures for outcome in outcomes)
+    alone = name == OURS
+    return (
+        f"{connections}, {name}" + (f", {failures} failed" if failures else ""),
+        number(median(map(event_rate, outcomes))),
+        number(median(map(cpu_us_per_event, outcomes))),
+        "" if alone else times(ratio(rounds, event_rate, name)),
+        "" if alone else times(ratio(rounds, cpu_us_per_event, name)),
     )
+
+
+class _Watched:
+    """One who is given more and more streams, until there are too many."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.idle_kb = observed.resident_kb(child.pid)
+        self.outcomes: dict[int, Outcome] = {}
+
+    def is_over(self) -> bool:
+        """Whether it gave up already."""
+        return any(outcome.gave_up for outcome in self.outcomes.values())
+
+    def kb_per_stream(self, streams: int) -> float:
+        return (self.outcomes[streams].resident_kb - self.idle_kb) / streams
+
+
+def paced(stage: Stage, plan: Plan) -> Section:
+    """Many streams at once that get an event now and then: CPU, latency and memory of each."""
+    figures: dict[str, float] = {}
+    with stage.gateway() as gateway:
+        stage.load(gateway, "plain", connections=1, seconds=plan.seconds)
+        figures["idle_mb"] = observed.resident_kb(gateway.pid) / 1024
+        asked = {OURS: gateway, **stage.others(), DIRECT: stage.neuron}
+        watched = {name: _Watched(child) for name, child in asked.items()}
+        for streams in plan.paced_streams:
+            for name, each in watched.items():
+                if not each.is_over():
+                    each.outcomes[streams] = _open_streams(stage, name, each, plan, streams)
+    for streams in plan.paced_streams:
+        figures |= _paced_figures(watched, streams)
+    tables = [_paced_table(watched, streams) for streams in plan.paced_streams]
+    last = tables.pop()
+    noted = Table(last.title, last.columns, last.rows, _PACED_NOTES)
+    return Section((*tables, noted, _memory_table(stage, figures["idle_mb"], plan)), figures)
+
+
+def _open_streams(stage: Stage, name: str, each: _Watched, plan: Plan, streams: int) -> Outcome:
+    order = Order(each.child.port, "paced", streams, plan.paced_seconds, each.child.pid)
+    outcome = stage.attempt(order)
+    if name in (OURS, DIRECT) and outcome.failures:
+        raise BenchFailed(f"{name}: {outcome.failures} events lost in {order}")
+    return outcome
+
+
+def _paced_figures(watched: Mapping[str, _Watched], streams: int) -> dict[str, float]:
+    ours, direct = (watched[name].outcomes.get(streams) for name in (OURS, DIRECT))
+    if ours is None or direct is None or ours.gave_up or direct.gave_up:
+        return {}
+    return {
+        f"kb_per_stream_{streams}": watched[OURS].kb_per_stream(streams),
+        f"paced_cpu_us_per_event_{streams}": cpu_us_per_event(ours),
+        f"paced_core_{streams}": ours.cpu_seconds / ours.seconds,
+        f"paced_added_p50_us_{streams}": ours.p50_us - direct.p50_us,
+        f"paced_rate_to_direct_{streams}": event_rate(ours) / event_rate(direct),
+    }
+
+
+def _paced_table(watched: Mapping[str, _Watched], streams: int) -> Table:
+    rows = tuple(
+        _paced_row(name, each, streams)
+        for name, each in watched.items()
+        if streams in each.outcomes
+    )
+    columns = (
+        *("", "events/s", "CPU us/event", "core", "late p50 ms", "p99 ms"),
+        *("gap p50 ms", "p99 ms", "kB/stream"),
+    )
+    pace = f"{1 / PACED_SECONDS:.0f} events per second in each"
+    return Table(f"{streams} streams at once, {pace}", columns, rows)
+
+
+def _paced_row(name: str, each: _Watched, streams: int) -> tuple[str, ...]:
+    outcome = each.outcomes[streams]
+    if outcome.gave_up:
+        return (f"{name}: {outcome.gave_up}", *[""] * 8)
+    lost = f", {outcome.failures} lost" if outcome.failures else ""
+    return (
+        name + lost,
+        number(event_rate(outcome)),
+        number(cpu_us_per_event(outcome)),
+        f"{outcome.cpu_seconds / outcome.seconds:.0%}",
+        *(number(us / 1000) for us in (outcome.p50_us, outcome.p99_us)),
+        *(number(us / 1000) for us in (outcome.gap_p50_us, outcome.gap_p99_us)),
+        "" if name == DIRECT else number(each.kb_per_stream(streams)),
+    )
+
+
+def _memory_table(stage: Stage, idle_mb: float, plan: Plan) -> Table:
+    """Fresh processes, as nothing ever gives memory back."""
+    with stage.fresh_hypercorn() as hypercorn:
+        stage.load(hypercorn, "plain", connections=1, seconds=plan.seconds)
+        hypercorn_mb = observed.resident_kb(hypercorn.pid) / 1024
+    rows = (
+        (OURS, number(idle_mb)),
+        (CONSTANT, number(hypercorn_mb)),
+        ("ratio", times(idle_mb / hypercorn_mb)),
+    )
+    return Table("Resident memory, idle", ("", "MB"), rows, ("After a few plain requests.",))

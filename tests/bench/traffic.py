@@ -7,6 +7,7 @@ each with another word, so that nothing can be remembered from one to the next.
 
 import json
 import random
+import re
 from typing import Literal
 
 import msgspec
@@ -22,12 +23,17 @@ STREAM_TOKENS = 512
 """Events with text in one stream of the kind `stream`."""
 
 PACED_TOKENS = 4096
-PACED_MARK = b'"max_tokens":%d' % PACED_TOKENS
-"""What the neuron knows a paced request by."""
-
-PACED_SECONDS = 0.25
+PACED_SECONDS = 0.02
 """Time between two events of a paced stream."""
 
+HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+
+USUAL_BYTES = 0
+"""The size of a request that is as it comes: about 450 bytes."""
+
+_QUESTION = "What does a ledger promise that a counter in memory does not? "
+_WANTS_STREAM = re.compile(rb'"stream": ?true')
+_WANTS_PACED = re.compile(rb'"max(?:_completion)?_tokens": ?%d' % PACED_TOKENS)
 _VARIANTS = 8
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _PROMPT_TOKENS = 87
@@ -37,6 +43,7 @@ class Order(msgspec.Struct, frozen=True):
     """One piece of work for the load generator: who is asked what, how hard and for how long.
 
     `watched_pid`: the process whose CPU time and memory are read with the window (0: none).
+    `body_bytes`: of each request (`USUAL_BYTES`: as it comes).
     """
 
     port: int
@@ -44,6 +51,7 @@ class Order(msgspec.Struct, frozen=True):
     connections: int
     seconds: float
     watched_pid: int = 0
+    body_bytes: int = USUAL_BYTES
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -51,7 +59,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `chunks`: events with text. `failures`: answers other than a whole 200, and lost events. The
     latencies are of answers; of the kind `paced` they are of events, from the neuron's send to our
-    receive. `cpu_seconds` and `resident_kb` are the watched process's, the latter at the end.
+    receive, and the gaps lie between two events of one stream. `cpu_seconds` and `resident_kb` are
+    the watched process's, the latter at the end. `gave_up`: why there was no window at all.
     """
 
     seconds: float
@@ -62,28 +71,45 @@ class Outcome(msgspec.Struct, frozen=True):
     p99_us: float
     cpu_seconds: float
     resident_kb: int
+    gap_p50_us: float = 0
+    gap_p99_us: float = 0
+    gave_up: str = ""
 
 
-def request_bytes(kind: Kind) -> bytes:
+def request_bytes(kind: Kind, body_bytes: int = USUAL_BYTES) -> bytes:
     """The whole request that a connection sends, again and again."""
-    question = "What does a ledger promise that a counter in memory does not? " * 4
+    data = body_of(kind, body_bytes)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    head = f"POST {PATH} HTTP/1.1\r\nhost: bench\r\n{headers}content-length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+def body_of(kind: Kind, body_bytes: int = USUAL_BYTES) -> bytes:
+    """What is asked; the last question is as long as it takes to get to `body_bytes`."""
+    if body_bytes == USUAL_BYTES:
+        return _asked(kind, _QUESTION * 4)
+    bare = len(_asked(kind, ""))
+    return _asked(kind, (_QUESTION * (body_bytes // len(_QUESTION) + 1))[: body_bytes - bare])
+
+
+def _asked(kind: Kind, question: str) -> bytes:
+    system = {"role": "system", "content": "You answer in one sentence."}
     body: dict[str, object] = {
         "model": MODEL,
-        "messages": [
-            {"role": "system", "content": "You answer in one sentence."},
-            {"role": "user", "content": question.strip()},
-        ],
+        "messages": [system, {"role": "user", "content": question}],
         "temperature": 0.7,
         "max_tokens": {"plain": 64, "stream": STREAM_TOKENS, "paced": PACED_TOKENS}[kind],
     }
     if kind != "plain":
         body["stream"] = True
-    data = _encoded(body)
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {KEY}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
+    return _encoded(body)
+
+
+def kind_of(request: bytes) -> Kind:
+    """What a request that somebody may have written anew asks for."""
+    if _WANTS_STREAM.search(request) is None:
+        return "plain"
+    return "stream" if _WANTS_PACED.search(request) is None else "paced"
 
 
 def plain_body() -> bytes:
