@@ -26,6 +26,7 @@ from cortexd.daemon.admin_listener import serve_admin
 from cortexd.daemon.catalogue_watch import CatalogueWatch
 from cortexd.daemon.descriptors import raise_descriptor_limit
 from cortexd.daemon.fleet_log import FleetLog
+from cortexd.daemon.garbage import collect_seldom
 from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
 from cortexd.daemon.metrics_listener import MetricsCore
 from cortexd.daemon.sockets import (
@@ -143,6 +144,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
             settings.announce(_lines(sockets, config))
             notifier.tell("READY=1", f"STATUS=serving {len(config.neurons)} neurons")
             nursery.start_soon(notifier.keep_alive, name="watchdog")
+            collect_seldom()
             log.info("event=ready version=%s neurons=%d", __version__, len(config.neurons))
             await ended.wait()
         nursery.cancel_scope.cancel(reason="drained")
