@@ -169,12 +169,12 @@ class Http1Connection(Generic[AdmittedT]):
                 return end
             check_beginning(unread)
             looked_at = len(unread)
+            if is_idle and unread:  # not before it is seen that the first bytes are no whole head
+                is_idle = False
+                self._patience.deadline = trio.current_time() + limits.head_seconds
             data = await self._wire.receive()
             if not data:
                 return 0
-            if is_idle:
-                is_idle = False
-                self._patience.deadline = trio.current_time() + limits.head_seconds
             unread += data
 
     async def _exchange(self, request: RequestHead) -> bool:
