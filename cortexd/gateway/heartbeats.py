@@ -96,8 +96,7 @@ class Heartbeats:
         except Exception as bug:
             kept.fail(bug)
         else:
-            if kept.stream is not None:
-                self._put(kept, trio.current_time() + self._every_seconds)
+            self._put(kept, trio.current_time() + self._every_seconds)
 
     def add(self, kept: "_Kept") -> None:
         """For `_Kept` only."""

@@ -361,6 +361,55 @@ async def test_a_piece_waits_for_a_heartbeat_that_is_half_sent(
     assert client.pieces[1:] == [BEAT, PIECE]
 
 
+async def test_a_piece_puts_the_next_heartbeat_off(mock_clock: MockClock, beating: Beating) -> None:
+    client = SlowClient()
+    out = an_out(client)
+    await beating.keep(out)
+    for _ in range(3):
+        await beating.pass_time(EVERY - 1)
+        await out.write(PIECE)
+    await beating.pass_time(EVERY)
+    assert client.pieces[1:] == [PIECE] * 3 + [BEAT]
+
+
+async def test_a_request_that_says_it_waits_adds_nothing_to_a_heartbeat_that_is_half_sent(
+    mock_clock: MockClock, beating: Beating
+) -> None:
+    client = SlowClient()
+    out = an_out(client)
+    await beating.keep(out)
+    client.reads = trio.Event()
+    await beating.pass_time(EVERY)
+    await out.heartbeat()
+    client.reads.set()
+    await beating.pass_time(1)
+    assert client.pieces[1:] == [BEAT]
+
+
+async def test_a_stream_that_is_over_waits_for_its_half_sent_heartbeat(
+    mock_clock: MockClock, beating: Beating
+) -> None:
+    """Its last bytes come next, and must not come into the middle of it."""
+    client, over, left = SlowClient(), trio.Event(), trio.Event()
+    out = an_out(client)
+
+    async def run() -> None:
+        async with beating.heartbeats.beside(out, trio.CancelScope()):
+            await over.wait()
+        left.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        client.reads = trio.Event()
+        await beating.pass_time(EVERY)
+        over.set()
+        await beating.pass_time(EVERY)
+        assert not left.is_set()
+        client.reads.set()
+    assert not client.was_cut
+    assert client.pieces[1:] == [BEAT]
+
+
 async def test_a_stream_that_is_cancelled_cuts_off_its_heartbeat_and_is_left_at_once(
     mock_clock: MockClock,
     beating: Beating,
