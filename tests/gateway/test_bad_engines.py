@@ -112,6 +112,50 @@ async def test_an_engine_that_may_go_on_without_its_client_is_asked_to_stream(
     assert engine.sent[0]["stream_options"] == {"include_usage": True}
 
 
+async def test_a_message_is_gathered_from_a_chat(tmp_path: Path) -> None:
+    engine = Engine(EVENTS + chunked(HELLO + event({}, "stop", usage=USAGE) + DONE) + LAST)
+    async with before(engine, tmp_path) as it:
+        body = {"model": "m", "messages": HI, "max_tokens": LIMIT}
+        client = await it.ask(body, path="/v1/messages")
+        message = json.loads(client.body)
+        assert (client.status, message["type"]) == (200, "message")
+        assert message["content"] == [{"type": "text", "text": "hello"}]
+        assert (await it.standing()).spent == 11
+    assert engine.sent[0]["stream"] is True
+
+
+async def test_a_completion_and_a_response_are_gathered_too(tmp_path: Path) -> None:
+    text: dict[str, object] = {"object": "text_completion", "model": "m", "usage": USAGE}
+    text["choices"] = [{"index": 0, "text": "hello", "finish_reason": "stop"}]
+    engine = Engine(EVENTS + chunked(b"data: " + json.dumps(text).encode() + b"\n\n") + LAST)
+    async with before(engine, tmp_path) as it:
+        client = await it.ask({"model": "m", "prompt": "hi"}, path="/v1/completions")
+        assert json.loads(client.body) == text
+    response: dict[str, object] = {
+        "id": "r",
+        "object": "response",
+        "model": "m",
+        "status": "completed",
+    }
+    response |= {"output": [], "usage": {"input_tokens": 9, "output_tokens": 2}}
+    said = json.dumps({"type": "response.completed", "response": response})
+    engine = Engine(EVENTS + chunked(b"data: " + said.encode() + b"\n\n") + LAST)
+    async with before(engine, tmp_path / "response") as it:
+        client = await it.ask({"model": "m", "input": "hi"}, path="/v1/responses")
+        assert json.loads(client.body) == response
+        assert (await it.standing()).spent == 11
+    assert engine.sent[0]["stream"] is True
+
+
+async def test_an_answer_that_holds_nothing_is_no_answer(tmp_path: Path) -> None:
+    """The last event of a response may lack the response."""
+    said = b'data: {"type":"response.completed","response":{"output":7}}\n\n'
+    engine = Engine(EVENTS + chunked(said) + LAST)
+    async with before(engine, tmp_path) as it:
+        client = await it.ask({"model": "m", "input": "hi"}, path="/v1/responses")
+        assert client.status == 502
+
+
 async def test_a_client_that_hangs_up_on_a_plain_request_closes_that_stream(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cortexd.config.schema import Key, NeuronKind
-from tests.fleet.engines.recorded import BREAKS_OFF, Recorded, Reply
+from cortexd.gateway import counting
+from tests.fleet.engines.recorded import BREAKS_OFF, SILENT, Recorded, Reply
 from tests.fleet.engines.test_llama_server import ALL
 from tests.fleet.scripted import scripted
 from tests.gateway.test_engine_kinds import ANSWER, PATH
@@ -106,6 +107,15 @@ async def test_a_prompt_that_does_not_fit_by_its_tokens_either_is_refused(tmp_pa
 )
 async def test_without_a_believable_count_the_bytes_decide(tmp_path: Path, answer: Reply) -> None:
     async with before(tmp_path, {f"POST {COUNT}": answer}) as (it, recorded):
+        assert (await it.ask(BODY)).status == 429
+    assert paths(recorded) == [COUNT]
+
+
+async def test_an_engine_that_takes_long_to_count_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "COUNT_SECONDS", 0.1)
+    async with before(tmp_path, {f"POST {COUNT}": SILENT}) as (it, recorded):
         assert (await it.ask(BODY)).status == 429
     assert paths(recorded) == [COUNT]
 

@@ -14,7 +14,7 @@ import msgspec
 from cortexd.config.schema import Limit
 from cortexd.fleet.engines.engine import Engine, load_refused, unload_refused
 from cortexd.fleet.neuron import PollFailed
-from cortexd.fleet.reports import ModelId, ModelLoad, ModelReport, context_of, decoded
+from cortexd.fleet.reports import Garbage, ModelId, ModelLoad, ModelReport, context_of, decoded
 
 if TYPE_CHECKING:
     from cortexd.fleet.load_calls import LoadSpec
@@ -87,7 +87,7 @@ class Tabby(Engine):
         """See `Engine`. Another model than the one that is meant is left where it is."""
         try:
             current = await self._current()
-        except PollFailed:
+        except (PollFailed, Garbage):
             current = Current(model)
         if current is None or current.id != model:
             return

@@ -26,7 +26,7 @@ NOT_FOUND: Reply = (404, {"detail": "Not Found"})
 
 
 class Recorded:
-    """Answers by method and path; all else is not found.
+    """Answers by method and path; all else is `otherwise`.
 
     `then`: what is answered from a call on, as in `{"POST /wake_up": {"GET /is_sleeping": ...}}`.
     """
@@ -35,9 +35,12 @@ class Recorded:
         self,
         replies: Mapping[str, Reply],
         then: Mapping[str, Mapping[str, Reply]] | None = None,
+        *,
+        otherwise: Reply = NOT_FOUND,
     ) -> None:
         self.replies = dict(replies)
         self.then = dict(then or {})
+        self.otherwise = otherwise
         self.asked: list[str] = []
         self.sent: list[tuple[str, object]] = []
 
@@ -50,7 +53,7 @@ class Recorded:
             self.asked.append(call)
             if method == "POST":
                 self.sent.append((path, json.loads(body) if body else None))
-            reply = self.replies.get(call, NOT_FOUND)
+            reply = self.replies.get(call, self.otherwise)
             self.replies.update(self.then.get(call, {}))
             if reply == SILENT:
                 await peer.hung_up()

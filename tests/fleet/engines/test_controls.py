@@ -24,11 +24,11 @@ from cortexd.fleet.engines.mistralrs import read_mistralrs_models
 from cortexd.fleet.engines.ollama import read_capabilities, read_processes, read_tags
 from cortexd.fleet.engines.sglang import read_loads
 from cortexd.fleet.engines.tabby import read_cards, read_current
-from cortexd.fleet.load_calls import LoadFailed
+from cortexd.fleet.load_calls import LoadFailed, UnloadFailed
 from cortexd.fleet.neuron import PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import Garbage, ModelId
-from tests.fleet.engines.recorded import SILENT, Recorded, engine, spec
+from tests.fleet.engines.recorded import BREAKS_OFF, SILENT, Recorded, Reply, engine, spec
 from tests.fleet.engines.test_llama_router import DONE, models
 
 KINDS = get_args(NeuronKind)
@@ -106,6 +106,25 @@ async def test_an_engine_that_said_yes_and_shows_nothing_has_not_begun(pool: Poo
     async with engine("llama-router", recorded, pool) as (control, _):
         with pytest.raises(LoadFailed, match="does not have it"):
             await control.load(spec("a"))
+
+
+WILD_REPLIES = [(200, "{"), (200, "[]"), (200, '{"models":7,"data":7}'), (500, "x"), BREAKS_OFF]
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"neuron"}))
+@pytest.mark.parametrize("reply", WILD_REPLIES)
+async def test_whatever_an_engine_answers_a_load_and_an_unload_end_in_a_failure_or_a_wait(
+    kind: NeuronKind, reply: Reply, pool: Pool
+) -> None:
+    """Anything else that was raised would end the daemon."""
+    async with engine(kind, Recorded({}, otherwise=reply), pool) as (control, _):
+        with contextlib.suppress(LoadFailed), trio.move_on_after(0.05):
+            await control.load(spec("a"))
+        with contextlib.suppress(UnloadFailed), trio.move_on_after(0.05):
+            await control.unload(ModelId("a"))
+        with contextlib.suppress(PollFailed):
+            await control.poll()
+        assert await control.capabilities(ModelId("a")) is None
 
 
 async def test_the_caller_bounds_a_load(pool: Pool) -> None:

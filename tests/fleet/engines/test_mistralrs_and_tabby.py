@@ -161,6 +161,32 @@ async def test_tabby_unloads_the_model_that_is_meant_and_no_other(pool: Pool) ->
         assert len(recorded.sent) == 1
 
 
+@pytest.mark.parametrize("current", [(401, "{}"), (200, "[]"), (200, "{")])
+async def test_a_tabby_that_does_not_say_which_model_it_has_is_told_to_unload_all_the_same(
+    pool: Pool, current: Reply
+) -> None:
+    call = "POST /v1/model/unload"
+    recorded = Recorded(
+        {"GET /v1/models": CARDS, "GET /v1/model": current, call: (200, "")},
+        {call: {"GET /v1/model": NONE}},
+    )
+    async with engine("tabby", recorded, pool) as (control, _):
+        await control.unload(ModelId("a-exl2"))
+        assert recorded.sent == [("/v1/model/unload", None)]
+        recorded.replies |= {"GET /v1/model": current, call: (500, '{"detail":"busy"}')}
+        with pytest.raises(UnloadFailed, match="status 500: busy"):
+            await control.unload(ModelId("a-exl2"))
+
+
+async def test_a_tabby_that_knows_no_such_model_fails_the_load_for_good(pool: Pool) -> None:
+    unknown = (404, '{"detail":"model not found"}')
+    recorded = Recorded({"POST /v1/model/load": unknown})
+    async with engine("tabby", recorded, pool) as (control, _):
+        with pytest.raises(LoadFailed, match="model not found") as failed:
+            await control.load(spec("nope"))
+    assert failed.value.permanent
+
+
 async def test_an_engine_that_breaks_off_fails_the_call(pool: Pool) -> None:
     calls = ["POST /v1/models/reload", "POST /v1/models/unload"]
     recorded = Recorded(dict.fromkeys(calls, BREAKS_OFF))
