@@ -17,7 +17,11 @@ MUTANTS = (
             "max(usage.completion_tokens, ending.seen.chunks)",
             "usage.completion_tokens",
         ),
-        ("one choice's count pays for all", "if bound.choices > 1:", "if False:"),
+        (
+            "one choice's count pays for all",
+            "if bound.choices > 1 and not ending.counts_every_choice:",
+            "if False:",
+        ),
         (
             "an answer without a count is charged what was seen",
             'return _in_full(bound, ending, "unmetered")',

@@ -60,7 +60,7 @@ MUTANTS = (
         ),
         (
             "an engine is told the client's own limit",
-            '"max_output_tokens": output_tokens,',
+            '"max_output_tokens": target.output_tokens,',
             '"max_output_tokens": self.asked.output_requested,',
         ),
     ),
@@ -133,10 +133,14 @@ MUTANTS = (
             "progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint",
             "progress.was_not_there = status == _NOT_THERE",
         ),
+    ),
+    *of_file(
+        "cortexd/gateway/progress.py",
+        SURFACES,
         (
             "another stream than a chat's is taken to promise a token per event",
-            "Progress(token_per_chunk=sending.surface.token_per_chunk)",
-            "Progress(token_per_chunk=True)",
+            "attempt.engine.token_per_event and surface.token_per_chunk",
+            "attempt.engine.token_per_event",
         ),
     ),
 )

@@ -266,8 +266,8 @@ MUTANTS = (
         ),
         (
             "a neuron is told what was asked, not what was reserved",
-            "output_tokens = granted.bound.output_tokens",
-            "output_tokens = ceiling.output_tokens",
+            "                sending.with_limit(granted.bound.output_tokens),",
+            "                sending,",
         ),
         (
             "the last bytes go out before the settlement",
@@ -284,9 +284,8 @@ MUTANTS = (
         ),
         (
             "a neuron is told the client's own limit",
-            "written = request.write(limits, model=model, output_tokens=output_tokens)",
-            "written = request.write("
-            "limits, model=model, output_tokens=asked.output_requested or 10**6)",
+            "                sending.with_limit(granted.bound.output_tokens),",
+            "                sending.with_limit(bounded.request.asked.output_requested or 10**6),",
         ),
         (
             "what a template adds is never learned",
