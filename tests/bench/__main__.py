@@ -3,7 +3,7 @@
     python -m tests.bench [--quick] [--only PART] [--peers] [--strict]
 
 Everything is on loopback and takes less than ten minutes, `--quick` less than two; the first full
-run writes a large ledger besides, which is kept. A full run is written down in RESULTS.md beside
+run writes a ledger of 2 GB besides, which is kept under build. A full run is written down in RESULTS.md beside
 this file. `PEERS=1 make bench` installs what `--peers` compares with, under build/peers.
 """
 

@@ -47,7 +47,7 @@ class _Measured(msgspec.Struct, frozen=True):
     def cpu_us(self) -> float:
         """For one request, beyond what would have been used anyhow."""
         return median(
-            cpu_us(each) - self.idle_share * each.seconds * 1e6 / each.answers
+            cpu_us(each) - self.idle_share * each.seconds * 1e6 / max(1, each.answers)
             for each in self.outcomes
         )
 

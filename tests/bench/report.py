@@ -1,7 +1,8 @@
 """What a part of the benchmark hands in, and how it is printed. Pure."""
 
+import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -43,17 +44,18 @@ def median(values: Iterable[float]) -> float:
 
 
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
-    """The median over the rounds of the ratio within a round, which noise moves least."""
-    return median(a / b for a, b in zip(numerator, denominator, strict=True) if b)
+    """The median over the rounds of the ratio within a round, which noise moves least.
 
-
-def each(outcomes: Iterable[object], figure: Callable[..., float]) -> list[float]:
-    """One figure of each round."""
-    return [figure(outcome) for outcome in outcomes]
+    Rounds in which there was nothing to compare with do not count; NaN if none does.
+    """
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True) if b]
+    return median(ratios) if ratios else math.nan
 
 
 def number(value: float) -> str:
-    """Two or three digits, and all before the point: 8123, 81.2, 0.81, 0.0081."""
+    """Two or three digits, and all before the point: 8123, 81.2, 0.81, 0.0081; nothing of NaN."""
+    if math.isnan(value):
+        return "-"
     if abs(value) >= 100:
         return f"{value:.0f}"
     if abs(value) >= 10:

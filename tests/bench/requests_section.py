@@ -1,6 +1,7 @@
 """Plain chat requests through the whole path, beside everybody else who could stand there."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -118,7 +119,7 @@ def _figures(connections: int, rounds: Rounds) -> dict[str, float]:
         figures[f"rate_to_{short}_{connections}"] = of_ratio(rate, name)
         figures[f"cpu_to_{short}_{connections}"] = of_ratio(cpu_us, name)
     figures[f"added_p50_us_{connections}"] = _added_us(rounds, OURS)
-    return figures
+    return {name: figure for name, figure in figures.items() if not math.isnan(figure)}
 
 
 _SHORT = {CONSTANT: "hypercorn", NAIVE: "naive", MEMORY: "memory", SLOW: "slow"}

@@ -7,11 +7,11 @@ import pytest
 from tests.bench import contenders, targets
 from tests.bench.__main__ import measure
 from tests.bench.plan import Plan
-from tests.bench.report import Section, Table, render
+from tests.bench.report import Section, Table, median_ratio, number, render
 
 TINY = Plan(
     rounds=1,
-    seconds=0.1,
+    seconds=0.2,
     connections=(1, 2),
     stream_connections=(1,),
     paced_streams=(2,),
@@ -118,3 +118,8 @@ def test_a_target_is_judged_only_where_its_figure_was_measured() -> None:
 def test_a_table_has_its_numbers_under_their_columns_and_its_notes_below() -> None:
     section = Section((Table("Title", ("", "n"), (("a", "1"), ("bc", "22")), ("note",)),), {})
     assert render(section.tables[0]) == "Title\n     n\n--  --\na    1\nbc  22\n  note"
+
+
+def test_a_ratio_to_nothing_is_no_number_and_does_not_hide_the_other_rounds() -> None:
+    assert median_ratio([4, 9, 6], [2, 0, 2]) == 2.5
+    assert number(median_ratio([1], [0])) == "-"
