@@ -14,7 +14,7 @@ PEER_PROGRAMS := $(patsubst %,build/peers/%/.ready,litellm sglang-router)
 WHEELS := build/wheels/.ready
 CODE := cortexd tests packaging
 
-.PHONY: help ready demo test check style types coverage build deb compare smoke boot bench sim fleet-sim torture mutants lock clean
+.PHONY: help ready demo test check style types coverage build deb compare smoke boot bench sim fleet-sim torture mutants meter lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make fleet-sim run simulated fleets for SEEDS=1000 seeds, and print what was broken'
 	@echo 'make mutants   break the ledger on purpose, one way after the other: tests must notice each'
 	@echo 'make torture   kill, stop and starve the daemon for ROUNDS=500, and check its books'
+	@echo 'make meter     storm real engines with REQUESTS=2000, and compare their counters with the ledger'
 	@echo 'make ready     fetch what all of these need, and do nothing with it'
 	@echo 'make lock      renew the lock files from pyproject.toml'
 	@echo 'make clean     remove everything that make made'
@@ -90,6 +91,9 @@ mutants: $(READY)
 
 torture: $(READY)
 	$(PY) -m tests.torture --rounds $(or $(ROUNDS),100) $(ARGS)
+
+meter: $(READY) .sdk/gguf/.ready
+	$(PY) -m tests.engines.meter --requests $(or $(REQUESTS),2000) $(ARGS)
 
 lock: $(READY)
 	$(PY) packaging/lock.py

@@ -145,6 +145,11 @@ class Engine:
         with trio.fail_after(PATIENCE_SECONDS):
             await self._log_when(lambda: self.answers_begun >= answers)
 
+    async def says_more(self, *, within_seconds: float) -> None:
+        """Wait for more in its log; it may have nothing to say."""
+        with trio.move_on_after(within_seconds):
+            await self._log_grew.wait()
+
     async def listens(self) -> None:
         """Wait for its address."""
         with trio.fail_after(PATIENCE_SECONDS):
@@ -174,15 +179,16 @@ async def llama_server(
     *,
     slots: int = 4,
     slot_tokens: int = 2048,
+    port: int = 0,
     flags: Sequence[str] = (),
 ) -> AsyncIterator[Engine]:
     """A llama-server that serves `model` under its file's name; killed when left.
 
     `slots` answers are made at a time, the others wait; each has a context of `slot_tokens`.
-    `flags`: further ones of its command line.
+    `port` 0: any that is free. `flags`: further ones of its command line.
     """
     command = [program, "--model", model, "--alias", model.stem, "--metrics", "--offline"]
-    command += ["--no-ui", "--host", "127.0.0.1", "--port", "0", "--threads", "1"]
+    command += ["--no-ui", "--host", "127.0.0.1", "--port", str(port), "--threads", "1"]
     command += ["--parallel", str(slots), "--ctx-size", str(slots * slot_tokens), *flags]
     async with _engine(command) as engine:
         yield engine
@@ -190,15 +196,15 @@ async def llama_server(
 
 @contextlib.asynccontextmanager
 async def llama_router(
-    program: Path, models: Path, *, models_max: int = 2
+    program: Path, models: Path, *, models_max: int = 2, port: int = 0
 ) -> AsyncIterator[Engine]:
     """A llama-server without a model, which starts a server for each model of the folder `models`.
 
     At most `models_max` of them run at a time. Killed with all of them when left.
     """
     command = [program, "--models-dir", models, "--models-max", models_max, "--offline", "--no-ui"]
-    command += ["--host", "127.0.0.1", "--port", "0", "--threads", "1", "--parallel", "2"]
-    async with _engine([*command, "--ctx-size", "4096"]) as engine:
+    command += ["--host", "127.0.0.1", "--port", port, "--threads", "1", "--parallel", "2"]
+    async with _engine([*command, "--ctx-size", "4096", "--metrics"]) as engine:
         yield engine
 
 

@@ -15,6 +15,7 @@ import trio
 
 from tests.engines.metered import Metered, metered
 from tests.engines.real_engine import Meter
+from tests.engines.smuggled import SMUGGLED
 from tests.support.daemon_process import chat
 from tests.support.raw_client import RawClient, raw_client
 
@@ -88,26 +89,6 @@ async def test_the_model_is_listed_with_its_context_which_is_the_limit_where_non
         charged, counted = await both.costs()
         assert answer.json()["choices"][0]["finish_reason"] == "length"
         assert charged == answer.json()["usage"]["total_tokens"] == counted.tokens <= 1024
-
-
-SMUGGLED = [
-    ('"n_predict": 64', 8),
-    ('"n_predict": -1', 8),
-    ('"max_completion_tokens": 64', 8),
-    ('"max_completion_tokens": 4', 4),
-    ('"max_output_tokens": 64, "max_new_tokens": 64, "num_predict": 64', 8),
-    ('"n": 3', 24),
-    ('"n_cmpl": 3', 8),
-    ('"n": 1, "n": 3', 24),
-    ('"best_of": 3', 8),
-    ('"min_tokens": 64, "ignore_eos": true', 8),
-    ('"max_tokens": 12', 12),
-    ('"max\\u005ftokens": 12', 12),
-    ('"n_predict": 64, "n_predict": -1', 8),
-    ('"prompt": ["one", "two", "three"]', 8),
-    ('"t_max_predict_ms": 100000, "cache_prompt": false, "id_slot": 2', 8),
-    ('"stream_options": {"include_usage": false}', 8),
-]
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
