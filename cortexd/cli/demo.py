@@ -2,10 +2,11 @@
 
 Owns the words a newcomer reads and where the demo's ledger and admin socket live: in a temporary
 directory that is removed at the end, or in DIR, where the ledger stays. The world itself is in
-cortexd/demo/world.py.
+cortexd/demo/world.py, the real engine that may be beside it in cortexd/demo/engine.py.
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -18,12 +19,21 @@ from cortexd.config.addresses import socket_path_fault
 from cortexd.config.schema import Gateway
 from cortexd.daemon.run import DaemonSettings, serve_forever
 from cortexd.daemon.sockets import ListenProblem, open_listener
+from cortexd.demo.engine import (
+    ENGINE,
+    EngineProblem,
+    RunningEngine,
+    model_at,
+    program_at,
+    running,
+)
 from cortexd.demo.world import (
     BALANCE_CAP_TOKENS,
     BALANCE_KEY,
     COLD,
     DISPLACED_ON,
     DISPLACING,
+    ENGINE_NEURON,
     ROLLING_CAP_TOKENS,
     ROLLING_KEY,
     ROLLING_SECONDS,
@@ -43,51 +53,95 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_listen_flags(parser)
     parser.add_argument("--state", metavar="DIR", help="keep the ledger in DIR/ledger")
+    parser.add_argument("--engine", choices=[ENGINE], help="have a real engine as well")
+    parser.add_argument(
+        "--engine-path", metavar="PATH", help="its program, where it is not in PATH"
+    )
+    parser.add_argument("--model", metavar="FILE.gguf", help="the model of that engine")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until Ctrl-C; 1 when an address is taken or the ledger cannot be used."""
+    """Serves until Ctrl-C; 1 when an address is taken, the ledger cannot be used or the engine
+    does not start; 2 for half an engine.
+    """
+    if half := _half_an_engine(arguments):
+        print(half, file=sys.stderr)
+        return 2
     listen = arguments.listen or Gateway().listen
     metrics_listen = arguments.metrics_listen or Gateway().metrics_listen
     taken = _taken("--listen", listen) or _taken("--metrics-listen", metrics_listen)
     if taken is not None:
         print(taken, file=sys.stderr)
         return 1
-    if arguments.state is not None:
-        return _serve(listen, metrics_listen, Path(arguments.state).absolute(), kept=True)
-    with tempfile.TemporaryDirectory(prefix="cortexd-demo-") as state:
-        return _serve(listen, metrics_listen, Path(state), kept=False)
+    with contextlib.ExitStack() as stack:
+        kept = arguments.state is not None
+        state = arguments.state or stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="cortexd-demo-")
+        )
+        return _serve(arguments, listen, metrics_listen, Path(state).absolute(), kept=kept)
 
 
-def _serve(listen: str, metrics_listen: str, state: Path, *, kept: bool) -> int:
+def _half_an_engine(arguments: argparse.Namespace) -> str | None:
+    """What is missing where only some of the flags of an engine are there."""
+    if arguments.engine is None and (arguments.engine_path or arguments.model):
+        return f"cortexd demo: whose model and program? Add: --engine {ENGINE}"
+    if arguments.engine is not None and arguments.model is None:
+        return f"cortexd demo: {ENGINE} needs a model. Add: --model FILE.gguf"
+    return None
+
+
+def _serve(
+    arguments: argparse.Namespace, listen: str, metrics_listen: str, state: Path, *, kept: bool
+) -> int:
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         print(f"cortexd demo: cannot use {state}: {error.strerror}", file=sys.stderr)
         return 1
-    admin_socket = str(state / "admin.sock")
-    world = demo_world(
-        listen=listen,
-        metrics_listen=metrics_listen,
-        ledger_directory=str(state / "ledger"),
-        admin_socket=None if socket_path_fault(admin_socket) else admin_socket,
-    )
-
-    def announce_and_explain(lines: Sequence[str]) -> None:
-        announce([*lines, what_to_try(_gateway_address(lines), world, state if kept else None)])
-
-    try:
-        return serve_forever(
-            DaemonSettings(
-                config=world.config,
-                catalogue=world.catalogue,
-                announce=announce_and_explain,
-                companions=tuple(neuron.serve for neuron in world.neurons),
-            )
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = _engine(arguments, state, stack)
+        except EngineProblem as problem:
+            print(f"cortexd demo: {problem}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 0
+        admin_socket = str(state / "admin.sock")
+        world = demo_world(
+            listen=listen,
+            metrics_listen=metrics_listen,
+            ledger_directory=str(state / "ledger"),
+            admin_socket=None if socket_path_fault(admin_socket) else admin_socket,
+            engine=engine,
         )
-    finally:
-        world.close()
+        stack.callback(world.close)
+        return _serve_world(world, state if kept else None)
+
+
+def _engine(
+    arguments: argparse.Namespace, state: Path, stack: contextlib.ExitStack
+) -> RunningEngine | None:
+    """The engine that was asked for, running until the stack is left."""
+    if arguments.engine is None:
+        return None
+    program, model = program_at(arguments.engine_path), model_at(arguments.model)
+    print(f"{ENGINE} loads {model.name} ... (Ctrl-C ends it)", file=sys.stderr)
+    return stack.enter_context(running(program, model, state / f"{ENGINE}.log"))
+
+
+def _serve_world(world: DemoWorld, state: Path | None) -> int:
+    def announce_and_explain(lines: Sequence[str]) -> None:
+        announce([*lines, what_to_try(_gateway_address(lines), world, state)])
+
+    return serve_forever(
+        DaemonSettings(
+            config=world.config,
+            catalogue=world.catalogue,
+            announce=announce_and_explain,
+            companions=tuple(neuron.serve for neuron in world.neurons),
+        )
+    )
 
 
 def _taken(flag: str, address: str) -> str | None:
@@ -115,6 +169,7 @@ def what_to_try(address: str, world: DemoWorld, state: Path | None) -> str:
     parts = [
         _fleet(world),
         _ASK.format(curl=curl, url=url, key=BALANCE_KEY),
+        _engine_tour(world.engine, curl=curl, url=url),
         _BUDGET.format(curl=curl, url=url, key=BALANCE_KEY),
         _SDK.format(url=url, key=BALANCE_KEY) if curl == "curl" else "",
         # Before the cap, which leaves the key nothing to ask with.
@@ -134,6 +189,19 @@ def what_to_try(address: str, world: DemoWorld, state: Path | None) -> str:
         "Ctrl-C ends the demo.",
     ]
     return "\n" + "\n".join(part for part in parts if part)
+
+
+def _engine_tour(engine: RunningEngine | None, *, curl: str, url: str) -> str:
+    if engine is None:
+        return ""
+    return _ENGINE.format(
+        curl=curl,
+        url=url,
+        key=BALANCE_KEY,
+        model=engine.model,
+        pid=engine.pid,
+        log=engine.log,
+    )
 
 
 def _verbs(admin_socket: str | None) -> str:
@@ -164,6 +232,8 @@ def _fleet(world: DemoWorld) -> str:
         devices = neuron.machine.rack.devices
         cards = f"{len(devices)} x {devices[0].vram_total_mb // 1024} GB"
         rows.append(f"  {neuron.name:<8}{cards:<12}{', '.join(neuron.machine.rack.resident)}")
+    if world.engine is not None:
+        rows.append(f"and a real one, {ENGINE}:\n  {ENGINE_NEURON:<20}{world.engine.model}")
     names = ", ".join(f"{alias} = {model}" for alias, model in world.catalogue.aliases.items())
     return "Simulated neurons:\n" + "\n".join(rows) + f"\n  aliases: {names}\n"
 
@@ -175,6 +245,17 @@ Ask, and watch the answer stream in:
     -H 'Content-Type: application/json' \\
     -d '{{"model": "small", "stream": true,
          "messages": [{{"role": "user", "content": "What is a token?"}}]}}'
+"""
+
+_ENGINE = """\
+Ask the real model. The ledger charges what the engine counted:
+  {curl} -N {url}/v1/chat/completions \\
+    -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{model}", "stream": true, "max_tokens": 100,
+         "messages": [{{"role": "user", "content": "What is a token?"}}]}}'
+The engine is process {pid}; what it says goes to
+  {log}
 """
 
 _BUDGET = """\

@@ -3,7 +3,8 @@ with a cap each, and the configuration that ties them together.
 
 Replies are long enough, and the caps small enough, that about ten questions reach a cap. Three
 models are loaded at the start. Of the other two one fits beside them, and one only where another
-makes room; both take long enough to load, and the clocks are short enough, to watch it.
+makes room; both take long enough to load, and the clocks are short enough, to watch it. A real
+engine, if there is one, is one more neuron with one more model.
 """
 
 from hashlib import sha256
@@ -27,6 +28,8 @@ from cortexd.config.schema import (
     Waiting,
 )
 from cortexd.demo.admission import AdmissionLimits
+from cortexd.demo.engine import CONTEXT_TOKENS as ENGINE_CONTEXT_TOKENS
+from cortexd.demo.engine import RunningEngine
 from cortexd.demo.hardware import Device, SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import Switches
@@ -45,6 +48,7 @@ COLD = "sim/yew-3b"
 DISPLACING = "sim/elm-14b"
 """Loaded nowhere at first, and only where `SMALL` leaves for it."""
 DISPLACED_ON = "scout"
+ENGINE_NEURON = "real"
 ALIASES = {"large": LARGE, "small": SMALL}
 
 _OUTPUT_TOKENS_MAX = 320
@@ -55,11 +59,12 @@ _LINE = AdmissionLimits(max_in_flight=4, max_queue_depth=16)
 
 
 class DemoWorld(msgspec.Struct, frozen=True):
-    """What a demo daemon is started with. The neurons are bound, and wait to be served."""
+    """What a demo daemon is started with. The simulated neurons are bound and wait to be served."""
 
     config: Config
     catalogue: Catalogue
     neurons: tuple[SimulatedNeuron, ...]
+    engine: RunningEngine | None = None
 
     def close(self) -> None:
         """Gives the neurons' addresses back, if they were never served."""
@@ -68,7 +73,12 @@ class DemoWorld(msgspec.Struct, frozen=True):
 
 
 def demo_world(
-    *, listen: str, metrics_listen: str, ledger_directory: str, admin_socket: str | None = None
+    *,
+    listen: str,
+    metrics_listen: str,
+    ledger_directory: str,
+    admin_socket: str | None = None,
+    engine: RunningEngine | None = None,
 ) -> DemoWorld:
     """Binds the neurons to free ports of 127.0.0.1 and writes the configuration around them."""
     neurons = _neurons()
@@ -82,13 +92,30 @@ def demo_world(
             grace_seconds=5,
         ),
         eviction=Eviction(min_residency_seconds=5, max_swap_wait_seconds=10, drain_seconds=5),
-        neurons=tuple(Neuron(neuron.name, neuron.url) for neuron in neurons),
+        neurons=(*(Neuron(neuron.name, neuron.url) for neuron in neurons), *_real(engine)),
         entitlements=Entitlements(require_auth=True, keys=_keys()),
         ledger=Ledger(ledger_directory),
         polling=Polling(interval_seconds=2),
         waiting=Waiting(heartbeat_seconds=2),
     )
-    return DemoWorld(config, _catalogue(), neurons)
+    return DemoWorld(config, _with_engine(_catalogue(), engine), neurons, engine)
+
+
+def _real(engine: RunningEngine | None) -> tuple[Neuron, ...]:
+    return () if engine is None else (Neuron(ENGINE_NEURON, engine.url, "llama-server"),)
+
+
+def _with_engine(catalogue: Catalogue, engine: RunningEngine | None) -> Catalogue:
+    """What it serves is bounded as the other models are, so that the demo's caps fit it, too."""
+    if engine is None:
+        return catalogue
+    model = CatalogueModel(
+        engine.model,
+        harness="llama.cpp",  # which no simulated neuron has
+        limit=Limit(context=ENGINE_CONTEXT_TOKENS, output=_OUTPUT_TOKENS_MAX),
+        capabilities=("text",),
+    )
+    return msgspec.structs.replace(catalogue, models=(*catalogue.models, model))
 
 
 def _neurons() -> tuple[SimulatedNeuron, ...]:

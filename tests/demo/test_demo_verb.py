@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from cortexd.cli.demo import what_to_try
+from cortexd.demo.engine import RunningEngine
 from cortexd.demo.world import BALANCE_CAP_TOKENS, BALANCE_KEY, COLD, ROLLING_KEY, demo_world
 
 PATIENCE_SECONDS = 20
@@ -45,6 +46,18 @@ def test_a_tour_without_an_admin_socket_names_no_verb_that_needs_one() -> None:
     world.close()
 
     assert "--socket" not in what_to_try("http://127.0.0.1:31313", world, None)
+
+
+def test_the_tour_of_a_real_engine_names_its_model_its_process_and_its_log() -> None:
+    engine = RunningEngine("http://127.0.0.1:9", "local/tiny", 4321, Path("/run/demo/engine.log"))
+    world = demo_world(listen="", metrics_listen="", ledger_directory="", engine=engine)
+    world.close()
+    tour = what_to_try("http://127.0.0.1:31313", world, None)
+
+    assert '{"model": "local/tiny", "stream": true' in tour
+    assert "process 4321" in tour
+    assert "/run/demo/engine.log" in tour
+    assert max(map(len, tour.splitlines())) <= 80
 
 
 class Demo:

@@ -10,6 +10,7 @@ import trio
 
 from cortexd.config.check import problems_of
 from cortexd.config.schema import Eviction, RollingWindow
+from cortexd.demo.engine import RunningEngine
 from cortexd.demo.world import (
     BALANCE_CAP_TOKENS,
     BALANCE_KEY,
@@ -118,3 +119,21 @@ def test_every_neuron_can_load_every_model_that_fits(world: DemoWorld) -> None:
     wanted = {model.id for model in world.catalogue.models}
 
     assert all(set(neuron.machine.rack.known) == wanted for neuron in world.neurons)
+
+
+def test_a_real_engine_is_one_more_neuron_whose_model_fits_the_caps(tmp_path: Path) -> None:
+    engine = RunningEngine("http://127.0.0.1:9", "local/tiny", 1, tmp_path / "engine.log")
+    world = demo_world(
+        listen="127.0.0.1:31313",
+        metrics_listen="127.0.0.1:31314",
+        ledger_directory=str(tmp_path / "ledger"),
+        engine=engine,
+    )
+    world.close()
+    assert problems_of(world.config, world.catalogue) == []
+    assert [(each.endpoint, each.kind) for each in world.config.neurons[3:]] == [
+        (engine.url, "llama-server")
+    ]
+    (model,) = (each for each in world.catalogue.models if each.id == engine.model)
+    assert model.limit.output is not None
+    assert model.limit.output < BALANCE_CAP_TOKENS / 4
