@@ -19,7 +19,10 @@ MAX_AGE_SECONDS = 600
 READABLE = (
     b"x-request-id, request-id, retry-after, x-should-retry, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
-    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, "
+    b"anthropic-ratelimit-tokens-reset, anthropic-ratelimit-requests-limit, "
+    b"anthropic-ratelimit-requests-remaining, anthropic-ratelimit-requests-reset"
 )
 """Headers of an answer that a page may read beside the few that it always may."""
 

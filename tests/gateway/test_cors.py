@@ -3,12 +3,15 @@
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
-from cortexd.gateway.cors import is_preflight, origin_headers, preflight_headers
+from cortexd.gateway.cors import READABLE, is_preflight, origin_headers, preflight_headers
 from cortexd.gateway.endpoints import ENDPOINTS, Endpoint
 from cortexd.gateway.exchange import Head, Headers
+from cortexd.ledger.cap_windows import rolling
+from cortexd.ledger.entries import Standing, key_scope
 from tests.support.core import RecordingClient, core
 from tests.support.daemon_process import chat
 from tests.support.fake_neuron import fake_neuron
@@ -122,3 +125,11 @@ def test_a_preflight_is_known_by_what_it_asks() -> None:
     assert not is_preflight(head(origin=PAGE))
     post = Head("POST", "/v1/models", head(**asking).headers, "r")
     assert not is_preflight(post)
+
+
+def test_a_page_may_read_of_limits_what_each_dialect_says() -> None:
+    of_tokens = Standing(key_scope("k"), 100, rolling(60_000), 1, 2, 900)
+    standings = (of_tokens, msgspec.structs.replace(of_tokens, unit="req"))
+    told = {name for row in ENDPOINTS for name, _ in row.limits(standings, wall_ms=0)}
+    assert len(told) == 12
+    assert told <= set(READABLE.split(b", "))
