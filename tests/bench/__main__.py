@@ -3,8 +3,9 @@
     python -m tests.bench [--quick] [--only PART] [--peers] [--strict]
 
 Everything is on loopback and takes less than ten minutes, `--quick` less than two; the first full
-run writes a ledger of 2 GB besides, which is kept under build. A full run is written down in RESULTS.md beside
-this file. `PEERS=1 make bench` installs what `--peers` compares with, under build/peers.
+run writes a ledger of 2 GB besides, which is kept under build. A full run is written down in
+RESULTS.md beside this file. `PEERS=1 make bench` installs what `--peers` compares with, under
+build/peers.
 """
 
 import argparse
