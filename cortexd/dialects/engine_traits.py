@@ -162,8 +162,8 @@ TRAITS: Mapping[str, Traits] = MappingProxyType(
 """By kind, as the configuration calls them."""
 
 
-def sent_fields(fields: Mapping[str, msgspec.Raw], engine: Traits) -> dict[str, msgspec.Raw]:
+def sent_fields(fields: Mapping[str, msgspec.Raw], engine: Traits) -> Mapping[str, msgspec.Raw]:
     """The fields of a request that this engine is sent."""
     if engine.withheld.isdisjoint(fields):
-        return dict(fields)
+        return fields
     return {name: raw for name, raw in fields.items() if name not in engine.withheld}
