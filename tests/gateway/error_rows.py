@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cortexd.config.schema import Catalogue, CatalogueModel, Key, Limit, NeuronKind, Waiting
+from cortexd.demo.admission import AdmissionLimits
 from cortexd.demo.hardware import Device, SimulatedModel
 from cortexd.demo.switches import BreakKind, Broken, Canned
 from cortexd.gateway.relay import Clocks
@@ -53,6 +54,7 @@ class World(msgspec.Struct):
     calls_max: int = 100
     is_silent: bool = False
     kind: NeuronKind = "neuron"
+    admission: AdmissionLimits = AdmissionLimits()
 
 
 class Asking(msgspec.Struct):
@@ -123,6 +125,23 @@ def cold(**switches: object) -> World:
         models=[SimulatedModel(MODEL, 16_000, load_seconds=0, resident=False)],
         catalogue=Catalogue((CatalogueModel(MODEL, vram_mb=16_000),)),
         waiting=Waiting(plain_wait_seconds=10),
+    )
+
+
+def crowded() -> World:
+    """A card that a model holds which nothing may displace."""
+    return World(
+        keys=[key(hard_cap=10**9)],
+        models=[
+            SimulatedModel("org/oak", 16_000),
+            SimulatedModel(MODEL, 16_000, resident=False),
+        ],
+        catalogue=Catalogue(
+            (
+                CatalogueModel("org/oak", vram_mb=16_000, residency_priority=500),
+                CatalogueModel(MODEL, vram_mb=16_000),
+            )
+        ),
     )
 
 
@@ -254,6 +273,24 @@ ROWS = [
     Row(
         "a model that is being loaded", 503, "model_loading", SERVER, "overloaded_error",
         (42, 60), "is not ready yet", given=cold(gated_loads=True),
+    ),
+    Row(
+        "too many who wait", 503, "queue_full", SERVER, "overloaded_error", (5, 5),
+        "has too many requests waiting", beside_another=True,
+        given=msgspec.structs.replace(cold(gated_loads=True), waiting=Waiting(requests_max=1)),
+    ),
+    Row(
+        "a turn that does not come", 503, "queue_timeout", SERVER, "overloaded_error", (1, 60),
+        "is busy", beside_another=True,
+        given=World(
+            {"gated_prefill": True},
+            waiting=Waiting(queue_seconds=0.05),
+            admission=AdmissionLimits(max_in_flight=1),
+        ),
+    ),
+    Row(
+        "no room for the model", 503, "no_room", SERVER, "overloaded_error", (1, 600),
+        "cannot be loaded right now", given=crowded(),
     ),
     Row(
         "a model that cannot be loaded", 503, "model_load_failed", SERVER, SERVER, "no",

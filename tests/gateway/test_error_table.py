@@ -47,7 +47,9 @@ CASES = [pytest.param(row, path, id=f"{row.name} {path}") for row in ROWS for pa
 async def brought_about(world: World, directory: Path) -> AsyncIterator[Scene]:
     """The core and its only neuron in these circumstances."""
     switches = turned(**world.switches)
-    neuron = SimulatedNeuron("beast", world.models, world.devices, switches=switches)
+    neuron = SimulatedNeuron(
+        "beast", world.models, world.devices, switches=switches, admission=world.admission
+    )
     if world.is_silent:
         neuron.bind()
         neuron.close()
@@ -127,7 +129,7 @@ async def ask_beside_another(scene: Scene, asking: Asking, path: str) -> Recordi
     """The second of two requests that are open at once."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask, scene.it, asking, path)
-        while not scene.neuron.in_flight:
+        while not (scene.neuron.in_flight or scene.it.traffic.waiting):
             await scene.neuron.counters.arrived.wait_for(scene.neuron.counters.arrived.count + 1)
         client = await ask(scene.it, asking, path)
         nursery.cancel_scope.cancel()
