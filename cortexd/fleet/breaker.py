@@ -48,7 +48,7 @@ class State(enum.Enum):
     @property
     def admits(self) -> bool:
         """Whether a request may go out now."""
-        return self in (State.CLOSED, State.HALF_OPEN)
+        return self is State.CLOSED or self is State.HALF_OPEN
 
 
 class Verdict(enum.Enum):
@@ -201,10 +201,6 @@ class Breakers:
     def state(self, neuron: NeuronName, now_ms: int) -> State:
         """What passes to a neuron now."""
         return self._breakers.get(neuron, _NEW).state(now_ms)
-
-    def states(self, neurons: Iterable[NeuronName], now_ms: int) -> dict[NeuronName, State]:
-        """The same for several, as `affinity.rank` takes it."""
-        return {neuron: self.state(neuron, now_ms) for neuron in neurons}
 
     def retry_in_ms(self, neurons: Iterable[NeuronName], now_ms: int) -> int | None:
         """The longest time until some of them may be asked; None: there are none."""

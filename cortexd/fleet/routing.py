@@ -108,10 +108,11 @@ class Replicas:
             return None
         awake = {name: each for name, each in free.items() if not each[0].models[model].asleep}
         free = awake or free
-        busy = {name: _busy(neuron, stay) for name, (neuron, stay) in free.items()}
+        busy = {name: _busy(neuron, stay) for name, (neuron, stay, _) in free.items()}
+        states = {name: state for name, (_, _, state) in free.items()}
         preferred = self.affinity.prefer(marks, busy, now_ms=now_ms) if marks else None
-        chosen = rank(free, busy, self.breakers.states(free, now_ms), preferred)[0]
-        neuron, stay = free[chosen]
+        chosen = rank(free, busy, states, preferred)[0]
+        neuron, stay, _ = free[chosen]
         return route_to(neuron, model, self._api_keys.get(chosen)), stay
 
     def begin(self, neuron: NeuronName, marks: Sequence[Mark], now_ms: int) -> Ticket:
@@ -128,14 +129,14 @@ class Replicas:
 
     def _free(
         self, model: ModelId, without: Set[NeuronName], now_ms: int
-    ) -> dict[NeuronName, tuple[NeuronView, Resident]]:
+    ) -> dict[NeuronName, tuple[NeuronView, Resident, State]]:
         return {
-            neuron.name: (neuron, stay)
+            neuron.name: (neuron, stay, state)
             for neuron, stay in self._serving(model)
             if stay.admits
             and neuron.name not in without
             and self._has_room(neuron, stay)
-            and self.breakers.state(neuron.name, now_ms).admits
+            and (state := self.breakers.state(neuron.name, now_ms)).admits
         }
 
     def _serving(self, model: ModelId) -> Iterator[tuple[NeuronView, Resident]]:

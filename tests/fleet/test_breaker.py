@@ -241,7 +241,7 @@ def test_each_neuron_has_its_own_and_an_unknown_one_is_closed() -> None:
     breakers = Breakers(SETTINGS)
     changes = [breakers.end(BEAST, breakers.begin(BEAST, 0), FAILED, 0) for _ in range(3)]
     assert changes == [None, None, State.OPEN]
-    assert breakers.states([BEAST, BENJY], 0) == {BEAST: State.OPEN, BENJY: State.CLOSED}
+    assert [breakers.state(each, 0) for each in (BEAST, BENJY)] == [State.OPEN, State.CLOSED]
     assert breakers.retry_in_ms([BEAST], 40) == 60
     assert breakers.retry_in_ms([BEAST, BENJY], 40) == 0
     assert breakers.retry_in_ms([], 40) is None
