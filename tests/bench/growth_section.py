@@ -24,7 +24,7 @@ _NOTES = (
     f"{_CONNECTIONS} connections. CPU us: without what the daemon uses when nobody asks, which is",
     "idle, in ms of CPU time for each second. x: CPU time, times that of the first of its kind.",
     "Keys: each under a cap of its own; a configuration file has room for some thousands, the rest",
-    "was put in behind it. Neurons: each has the model and is polled, by which idle grows.",
+    "was put in behind it. Neurons: each has the model, and the choice looks at all of them.",
     "Bytes: the only thing that costs by its size; they are read, decoded once, and sent again.",
     "Entries: already in the ledger before the start, spread over a day.",
 )
