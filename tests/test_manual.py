@@ -35,7 +35,7 @@ from cortexd.fleet.orders import Why as Reason
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Unserved
 from cortexd.fleet.view import DeviceView, FleetView, NeuronName
-from cortexd.gateway import answers, relay
+from cortexd.gateway import answers, no_work
 from cortexd.gateway.auth import PRINCIPAL_HEADERS
 from cortexd.gateway.budget import over_cap
 from cortexd.gateway.endpoints import ENDPOINTS
@@ -473,7 +473,9 @@ def test_every_reason_of_a_charge_is_told() -> None:
 def test_the_statuses_that_cost_nothing_are_those_of_the_code() -> None:
     lines = section(page("budgets.md"), "What each ending costs").splitlines()
     [line] = [line for line in lines if "or a redirect" in line]
-    assert {int(status) for status in re.findall(r"\d+", line)} == relay._NO_WORK
+    assert {int(status) for status in re.findall(r"\d+", line)} == (
+        no_work.ABOUT_A_PROMPT | no_work.BEFORE_ANY_PROMPT
+    )
 
 
 def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:

@@ -41,6 +41,7 @@ from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_answer import header, is_event_stream, read_up_to
+from cortexd.gateway.no_work import ELSEWHERE, proves_no_work
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
 from cortexd.gateway.sending import Sending
@@ -54,12 +55,6 @@ ERROR_BYTES_MAX = 64 * 1024
 
 ERROR_SECONDS = 5
 """How long that may take."""
-
-# A neuron that answers so has not begun: the same reservation may go to another neuron, or back.
-_ELSEWHERE = frozenset({404, 429, 503})
-# What engines say before they begin; other errors of a plain request may come after some work.
-_NO_WORK = _ELSEWHERE | {400, 401, 402, 403, 405, 406, 411, 413, 414, 415, 422, 431, 501}
-
 
 _NOT_THERE = 404
 
@@ -286,19 +281,11 @@ class Relay:
     async def _refused(self, answer: Answer) -> Outcome:
         """An error status: judge whether any work can have been done, and say it in our own words.
 
-        A plain request may have failed after it generated, so there a 5xx stays charged; a
-        streamed one that has sent no event has generated nothing. The body only explains: the
-        status counts even if the neuron breaks off or dawdles after it.
+        The body only explains: the status counts even if the neuron breaks off or dawdles after it.
         """
         status, progress = answer.status, self.progress
         progress.failure = f"neuron answered {status}"
-        refuses = status in _NO_WORK or 300 <= status < 400
-        assert progress.attempt is not None, "an answer that nobody asked for"
-        if refuses or (progress.attempt.streamed and status >= 400):
-            progress.kind = EndingKind.NEURON_REFUSED
-            progress.did_no_work = True
-        else:
-            progress.kind = EndingKind.NEURON_FAILED
+        self._judge(status)
         says_when = header(answer, b"retry-after") is not None
         progress.verdict = verdict_on_status(
             status, did_no_work=progress.did_no_work, says_when=says_when
@@ -307,13 +294,23 @@ class Relay:
         with trio.move_on_after(ERROR_SECONDS), contextlib.suppress(NeuronBroke, NeuronSilent):
             body = await read_up_to(answer, ERROR_BYTES_MAX)
         status = told_status(status, body)
+        self._judge(status)
         may_lack = not self._sending.surface.everywhere
         progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
-        progress.elsewhere = status in _ELSEWHERE or progress.lacks_endpoint
+        progress.elsewhere = status in ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
         retry_after = header(answer, b"retry-after")
         refusal = neuron_refusal(status, body, retry_after, may_lack=may_lack)
         return msgspec.structs.replace(refusal, message=self._unplaced(refusal.message))
+
+    def _judge(self, status: int) -> None:
+        """Take an error for a refusal or for a failure, by what it proves."""
+        progress, prompts = self.progress, self._sending.request.asked.prompts
+        assert progress.attempt is not None, "an answer that nobody asked for"
+        streamed = progress.attempt.streamed
+        progress.did_no_work = proves_no_work(status, prompts=prompts, streamed=streamed)
+        refused, failed = EndingKind.NEURON_REFUSED, EndingKind.NEURON_FAILED
+        progress.kind = refused if progress.did_no_work else failed
 
     async def _plain(self, answer: Answer) -> Outcome:
         body = await read_up_to(answer, REPLY_BYTES_MAX + 1)

@@ -296,3 +296,53 @@ async def test_a_real_kind_whose_plain_answers_stop_is_asked_for_them(tmp_path: 
     async with before(engine, tmp_path, "llama-server") as it:
         assert content(await asked(it)) == "hello"
     assert engine.sent[0]["stream"] is False
+
+
+TOO_LONG = b'{"error":{"code":400,"message":"request exceeds the available context size"}}'
+NOT_LOADED = b'{"error":{"code":400,"message":"model is not loaded"}}'
+
+
+def refusing(status: int, body: bytes) -> Engine:
+    """One that answers an error, whatever it was asked."""
+    head = b"HTTP/1.1 %d Nope\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return Engine(head % (status, len(body)) + body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": ["one", "two"], "max_tokens": LIMIT}),
+        ("/v1/embeddings", {"input": ["one", "two"]}),
+    ],
+)
+async def test_an_engine_that_refuses_one_of_several_prompts_may_have_worked_on_the_others(
+    tmp_path: Path, path: str, body: dict[str, object], status: int, stream: bool
+) -> None:
+    """llama-server makes whole answers to all the others first, and shows nobody."""
+    streamed = {"stream": True} if stream and path == "/v1/completions" else {}
+    async with before(refusing(status, TOO_LONG), tmp_path, "llama-server") as it:
+        await it.ask({"model": "m", **body, **streamed}, path=path)
+        assert (await it.standing()).spent >= len("onetwo")
+        assert (await it.standing()).reserved == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, NOT_LOADED), (404, b""), (429, b""), (503, b""), (401, b"")]
+)
+async def test_an_error_that_is_about_no_prompt_is_free_however_many_there_are(
+    tmp_path: Path, status: int, said: bytes
+) -> None:
+    async with before(refusing(status, said), tmp_path, "llama-router") as it:
+        body = {"model": "m", "prompt": ["one", "two"], "max_tokens": LIMIT}
+        client = await it.ask(body, path="/v1/completions")
+        assert client.status != 200
+        assert (await it.standing()).spent == 0
+
+
+async def test_an_error_about_the_only_prompt_is_free(tmp_path: Path) -> None:
+    async with before(refusing(400, TOO_LONG), tmp_path, "llama-server") as it:
+        body = {"model": "m", "prompt": ["one"], "max_tokens": LIMIT}
+        assert (await it.ask(body, path="/v1/completions")).status == 400
+        assert (await it.standing()).spent == 0

@@ -34,6 +34,23 @@ async def test_a_completion_costs_no_less_than_the_engine_counted(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_answers_that_are_lost_with_a_prompt_that_was_too_long_are_paid_for(
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path, stream: bool
+) -> None:
+    """The engine answers the other prompts first, and then nothing but an error."""
+    models = [tiny_models / "endless.gguf"]
+    async with metered(
+        llama_server_program, models, tmp_path, kind="llama-server", slot_tokens=512
+    ) as both:
+        prompts = ["zq9 " * 20] * 8 + ["zq9 " * 200]
+        body = {"model": "endless", "prompt": prompts, "max_tokens": 50, "stream": stream}
+        answer = await both.client.post("/v1/completions", json=body)
+        assert answer.status_code == 400 or '"error"' in answer.text
+        charged, counted = await both.costs()
+        assert charged >= counted.tokens > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_response_costs_what_the_engine_counted_and_is_numbered(
     llama_server_program: Path, tiny_models: Path, tmp_path: Path, stream: bool
 ) -> None:
