@@ -33,7 +33,6 @@ LATE_SECONDS = 2
 """So late may an engine count what it did: when it notices that a client has left."""
 
 COMPARED_EVERY = 10
-ROOM_TOKENS = 500
 
 Fault = Callable[[str], Awaitable[None]]
 
@@ -162,9 +161,9 @@ class Key:
                 pass
 
     async def has_room(self) -> None:
-        """Wait until its window has let enough go."""
+        """Wait until its window has let half of its cap go."""
         spending = await self.spending()
-        while spending.hard_cap - spending.spent - spending.reserved < ROOM_TOKENS:
+        while spending.spent + spending.reserved > spending.hard_cap // 2:
             spending = await self.spending()
 
 
@@ -257,9 +256,8 @@ def table(found: Found) -> str:
         cap = row.cap if row.most is None else "-"
         lines.append(("{:<22}" + "{:>10}" * 6).format(row.key, *counts, cap))
         if row.most is not None:
-            lines.append(
-                ("{:<52}" + "{:>10}" * 3).format("  the most in a window", *row.most, row.cap)
-            )
+            title = "  the most in any window, what was open included"
+            lines.append(("{:<52}" + "{:>10}" * 3).format(title, *row.most, row.cap))
     lines += [f"{row.key}: {dict(sorted(row.outcomes.items()))}" for row in found.rows]
     lines.append(f"unseen where engines died: at most {found.unread_max}")
     return "\n".join(lines)
