@@ -24,10 +24,18 @@ from tests.bench import observed, traffic
 from tests.bench.traffic import Order, Outcome
 
 WARM_SECONDS_MAX = 15
+_WHY_CHARACTERS_MAX = 100
 _RECEIVE_BYTES = 262_144
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _STAMP = b'"content":"'
 _STAMP_BYTES = len(_STAMP) + len("00000 00000000000000000000")
+_FRAME = re.compile(rb"\r\n[0-9a-fA-F]{1,8}\r\n")
+"""Between two HTTP chunks; no event has such a line in it."""
+
+_FRAME_BYTES_MAX = 12
+_CUT_BYTES = 24
+"""What may have to be seen again: the beginning of a stamp, and a frame within it."""
+
 _WORD = b'"content":" '
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _PATIENCE_SECONDS = 0.05
@@ -144,18 +152,18 @@ class _Paced:
 
     def feed(self, data: bytes, tally: Tally) -> bool:
         now_ns = time.monotonic_ns()
-        received = self._rest + data if self._rest else data
+        received = _FRAME.sub(b"", self._rest + data)
         end = 0
         while (found := received.find(_STAMP, end)) >= 0:
             end = found + _STAMP_BYTES
             stamp = received[found + len(_STAMP) : end]
-            if len(received) <= end:
-                break
+            if len(received) <= end + _FRAME_BYTES_MAX:
+                break  # half a frame may stand in the stamp
             if stamp.startswith(b'"'):  # the first event, which has no text
                 end = found + len(_STAMP)
                 continue
             self._take(int(stamp[:5]), now_ns, int(stamp[6:]), tally)
-        self._rest = received[found:] if found >= 0 else received[-len(_STAMP) :]
+        self._rest = received[found if found >= 0 else max(end, len(received) - _CUT_BYTES) :]
         return False
 
     def _take(self, sequence: int, now_ns: int, sent_ns: int, tally: Tally) -> None:
@@ -167,7 +175,7 @@ class _Paced:
         tally.latencies_ns.append(now_ns - sent_ns)
 
 
-_READERS: dict[traffic.Kind, Callable[[], _Reader]] = {
+READERS: dict[traffic.Kind, Callable[[], _Reader]] = {
     "plain": _Plain,
     "stream": _Stream,
     "paced": _Paced,
@@ -188,7 +196,7 @@ class Crowd:
     def __init__(self, order: Order) -> None:
         self.tally = Tally()
         self._order = order
-        self._reader = _READERS[order.kind]
+        self._reader = READERS[order.kind]
         self._request = traffic.request_bytes(order.kind, order.body_bytes)
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
@@ -290,7 +298,9 @@ def _outcome(order: Order) -> Outcome:
             return gathered.run()
     except (GaveUp, OSError) as reason:
         why = str(reason) or type(reason).__name__
-        return Outcome(0, 0, 0, 0, 0, 0, 0, 0, gave_up=why)
+    except ValueError as reason:
+        why = f"an answer could not be read ({reason})"[:_WHY_CHARACTERS_MAX]
+    return Outcome(0, 0, 0, 0, 0, 0, 0, 0, gave_up=why)
 
 
 def main() -> None:
