@@ -67,12 +67,16 @@ class _Beat:
                 self.streams -= 1
 
     def next_bar(self, now_ns: int) -> tuple[bytes, list[_Peer]]:
-        """The event that is due, and who gets it; they may leave meanwhile."""
+        """The event that is due, and who gets it; they may leave meanwhile.
+
+        What was not sent for more than an interval, as the core was busy, is left out for good.
+        """
         peers = list(self._bars[self._bar])
         event = traffic.paced_event(self._sequence, now_ns)
         self._bar = (self._bar + 1) % _BARS
         self._sequence += self._bar == 0
-        self.due += traffic.PACED_SECONDS / _BARS
+        next_due = self.due + traffic.PACED_SECONDS / _BARS
+        self.due = max(next_due, now_ns / 1e9 - traffic.PACED_SECONDS)
         return event, peers
 
 
