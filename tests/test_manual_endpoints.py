@@ -3,6 +3,7 @@
 import pytest
 
 from cortexd.dialects import (
+    anthropic_native,
     completions,
     embeddings,
     images,
@@ -24,6 +25,7 @@ from tests.test_manual import page, section, spans
         ("/v1/rerank", rerank.HARMLESS | {"query", "documents"}),
         ("/v1/images/generations", images.HARMLESS | {"prompt", "n", "size", "num_steps"}),
         ("/v1/audio/transcriptions", transcriptions.FORWARDED | {"model"}),
+        ("/v1/messages", anthropic_native.PASSED | {"messages", "system", "tools"}),
         ("/v1/audio/speech", speech.HARMLESS | {"input"}),
     ],
 )

@@ -145,7 +145,8 @@ class Neuron(_Strict, frozen=True):
 
     `max_in_flight`: requests of one model that it is given at once; None: what it reports, and
     where it reports nothing, any number. `mac` and `wake_broadcast`: how a machine that sleeps is
-    woken, by a magic packet to that address. After loading, `endpoint` has no trailing slash, and
+    woken, by a magic packet to that address. `anthropic`: it speaks Anthropic's messages, and gets
+    them untranslated. After loading, `endpoint` has no trailing slash, and
     `mac` is in lower case with colons.
     """
 
@@ -154,6 +155,7 @@ class Neuron(_Strict, frozen=True):
     kind: NeuronKind = "neuron"
     api_key: Secret | None = None
     max_in_flight: Count | None = None
+    anthropic: bool = False
     mac: HardwareAddress | None = None
     wake_broadcast: Text = "255.255.255.255:9"
 

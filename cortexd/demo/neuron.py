@@ -23,6 +23,7 @@ from cortexd.demo.http import Listening, Reply, Request, bind, serve_http
 from cortexd.demo.loads import Loader, read_spec
 from cortexd.demo.machine import Machine, default_devices, default_models
 from cortexd.demo.media import answer_images, answer_rerank, answer_speech, answer_transcription
+from cortexd.demo.messages import answer_message
 from cortexd.demo.responses import answer_response
 from cortexd.demo.switches import CHAT_PATH, INFERENCE_PATHS, BreakKind, Broken, Canned, Switches
 from cortexd.demo.writing import break_before_head, breaks_before_head
@@ -33,6 +34,7 @@ _ANSWERS = {
     CHAT_PATH: answer_chat,
     "/v1/completions": answer_completion,
     "/v1/responses": answer_response,
+    "/v1/messages": answer_message,
     "/v1/embeddings": answer_embeddings,
     "/v1/rerank": answer_rerank,
     "/v1/images/generations": answer_images,

@@ -66,6 +66,16 @@ class _ResponseBody(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
 
 
+class _MessageBody(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[dict[str, msgspec.Raw]]
+    max_tokens: int
+    system: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    stream: bool | None = None
+    thinking: dict[str, object] | None = None
+
+
 class ChatQuestion(msgspec.Struct, frozen=True):
     """A chat request, understood. `output_tokens_max` None: no limit was given."""
 
@@ -176,6 +186,53 @@ def understand_response(body: bytes, content_type: str | None) -> ChatQuestion:
         thinking=False,
         seed=msgspec.json.encode(asked.input).decode("utf-8", "replace"),
     )
+
+
+def understand_message(body: bytes, content_type: str | None) -> ChatQuestion:
+    """Raises NeuronError with the row that fits. A block is a message of its own, with its marks;
+    what is not its text counts as JSON.
+    """
+    asked = decode(body, content_type, _MessageBody)
+    if not asked.messages:
+        raise NeuronError(inference_error("invalid_request_body", "messages must not be empty"))
+    tokens, images = PROMPT_TEMPLATE_TOKENS, 0
+    for raw in [asked.system, *(message["content"] for message in asked.messages)]:
+        if bytes(raw):
+            block_tokens, block_images = _blocks_size(_parse(raw, object))
+            tokens, images = tokens + block_tokens, images + block_images
+    return ChatQuestion(
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=True,
+        output_tokens_max=asked.max_tokens,
+        prompt_tokens=tokens + _raw_pieces(asked.tools),
+        images=images,
+        thinking=(asked.thinking or {}).get("type") in ("enabled", "adaptive"),
+        seed=msgspec.json.encode(asked.messages).decode("utf-8", "replace"),
+    )
+
+
+def _blocks_size(content: object) -> tuple[int, int]:
+    """Tokens and images of what a turn of a message holds."""
+    if isinstance(content, str):
+        return MESSAGE_TEMPLATE_TOKENS + count_pieces(content), 0
+    tokens, images = 0, 0
+    for block in content if isinstance(content, list) else ():
+        match block:
+            case {"type": "image"}:
+                block_tokens, block_images = IMAGE_TOKENS, 1
+            case {"type": "tool_result", "content": inner}:
+                block_tokens, block_images = _blocks_size(inner)
+            case {"type": "text", "text": str(text)} | {"type": "thinking", "thinking": str(text)}:
+                block_tokens, block_images = count_pieces(text), 0
+            case {"type": "tool_use", "name": str(name), "input": given}:
+                written = msgspec.json.encode(given).decode("utf-8", "replace")
+                block_tokens, block_images = count_pieces(name + written), 0
+            case _:
+                raise NeuronError(inference_error("template_render_failed", "unknown block"))
+        tokens += MESSAGE_TEMPLATE_TOKENS + block_tokens
+        images += block_images
+    return tokens, images
 
 
 def understand_embeddings(body: bytes, content_type: str | None) -> EmbeddingsQuestion:

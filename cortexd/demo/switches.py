@@ -17,6 +17,7 @@ INFERENCE_PATHS = (
     EMBEDDINGS_PATH,
     "/v1/completions",
     "/v1/responses",
+    "/v1/messages",
     "/v1/rerank",
     "/v1/images/generations",
     "/v1/audio/transcriptions",

@@ -58,6 +58,7 @@ said, and Claude Code says it always; Ollama refuses any effort for a model that
 SCHEMA_NAME = "answer"
 """What the schema of an answer is called: OpenAI wants a name, Anthropic has none."""
 
+_OURS = HARMLESS | RENDERED | READ_HERE | NEVER_FORWARDED
 _SAMPLING = ("temperature", "top_p", "top_k")
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -67,13 +68,22 @@ class AnthropicAsked(msgspec.Struct, frozen=True):
 
     `asked`: the same as a chat. `stop_sequences`: those of the request, in which an answer may have
     ended. `thinking`: whether it was asked for; None when nothing was said. `hide_thinking`: the
-    client wants to know that there was some, but not to read it.
+    client wants to know that there was some, but not to read it. `body`: as it was sent, for
+    neurons that read messages themselves. `needs_chat`: it has parts that only Anthropic's own
+    servers read, and is served without them.
     """
 
     asked: Asked
     stop_sequences: tuple[str, ...] = ()
     thinking: bool | None = None
     hide_thinking: bool = False
+    body: Body | None = None
+    needs_chat: bool = False
+
+    @property
+    def extra(self) -> dict[str, msgspec.Raw]:
+        """The fields that the operator lets through."""
+        return {name: raw for name, raw in self.asked.fields.items() if name not in _OURS}
 
 
 def understand_messages(
@@ -136,7 +146,8 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
         prompt=prompt_size(messages, encoded_messages, chat.rendered),
         least_tokens=least_chat_tokens(messages),
     )
-    return AnthropicAsked(asked, stops, thinking, hide_thinking)
+    needs_chat = bool(conversation.left_out)
+    return AnthropicAsked(asked, stops, thinking, hide_thinking, body, needs_chat)
 
 
 def _add_tools(body: Body, chat: _Chat) -> list[str]:
@@ -191,9 +202,10 @@ def _add_output_config(body: Body, chat: _Chat) -> list[str]:
     effort = config.get("effort")
     if isinstance(effort, str) and EFFORTS.get(effort) is not None:
         chat.add("reasoning_effort", EFFORTS[effort])
+    older = body.value("output_format")
     where, form = "output_config.format", config.get("format")
     if form is None:
-        where, form = "output_format", body.value("output_format")
+        where, form = "output_format", older
     if form is not None:
         shape = form if isinstance(form, dict) else {}
         schema = shape.get("schema")
@@ -207,11 +219,10 @@ def _add_output_config(body: Body, chat: _Chat) -> list[str]:
 
 def _pass_over(body: Body, chat: _Chat, forward_fields: frozenset[str]) -> Iterator[str]:
     """Forward what the operator names; yield the names of all else."""
-    ours = HARMLESS | RENDERED | READ_HERE | NEVER_FORWARDED
     for name, raw in body.fields.items():
         if name in READ:
             continue
-        if name in forward_fields and name not in ours:
+        if name in forward_fields and name not in _OURS:
             chat.add_encoded(name, *said_once(raw, body.value(name)))
         else:
             yield name

@@ -42,6 +42,10 @@ _TYPES = {
     504: "timeout_error",
 }
 
+_SAID_ALREADY = re.compile(
+    r"prompt is too long: \d{1,12} tokens > \d{1,12} maximum"
+    r"|input length and `max_tokens` exceed context limit: \d{1,12} \+ \d{1,12} > \d{1,12}.*"
+)
 _CONTEXT = re.compile(r"maximum context length is (\d{1,12}) tokens")
 _PROMPT = re.compile(
     r"resulted in (\d{1,12}) tokens|\((\d{1,12}) (?:in|from) the (?:messages|input)"
@@ -103,6 +107,9 @@ def _about_context(message: str) -> str:
     """Say in Anthropic's words what an engine said in OpenAI's: clients compact, or ask for less,
     when they read these phrases.
     """
+    already = _SAID_ALREADY.search(message)
+    if already is not None:
+        return already[0]
     context, prompt, output = (
         _first_number(pattern, message) for pattern in (_CONTEXT, _PROMPT, _OUTPUT)
     )

@@ -41,8 +41,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["thinking", "text", "tool_use"]
 
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+"""Says nothing, and keeps a silent stream alive."""
+
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+"""The end of a whole message."""
+
 _DELTA = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
     b'"delta":{"type":"%s","%s":'
@@ -122,21 +126,12 @@ class AnthropicStream(ChatStream):
         if self._has_begun:
             return b""
         self._has_begun = True
-        message: dict[str, object] = {
-            "id": message_id(self._request_id),
-            "type": "message",
-            "role": "assistant",
-            "model": self._model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": usage_object(None, input_tokens=self._input_tokens),
-        }
-        return _event(b"message_start", message=message) + _PING
+        begin = begin_message(self._request_id, self._model, input_tokens=self._input_tokens)
+        return begin + PING
 
     def heartbeat(self) -> bytes:
         """Return what keeps a silent stream alive: Anthropic's own ping, after the head."""
-        return self.head() or _PING
+        return self.head() or PING
 
     def _told_comment(self, raw: bytes) -> bytes:
         """A neuron's sign of life becomes one in this dialect, which has no comments."""
@@ -237,7 +232,7 @@ class AnthropicStream(ChatStream):
             shown |= {"id": self._unique_id(block), "name": block.name, "input": {}}
         else:
             shown |= _EMPTY[block.kind]
-        begin = _event(b"content_block_start", index=self._block_index, content_block=shown)
+        begin = write_named(b"content_block_start", index=self._block_index, content_block=shown)
         return begin + self._piece("".join(block.pieces))
 
     def _unique_id(self, block: _Block) -> str:
@@ -259,8 +254,8 @@ class AnthropicStream(ChatStream):
         told = b""
         if block.kind == "thinking":
             delta = {"type": "signature_delta", "signature": ""}
-            told = _event(b"content_block_delta", index=self._block_index, delta=delta)
-        return told + _event(b"content_block_stop", index=self._block_index)
+            told = write_named(b"content_block_delta", index=self._block_index, delta=delta)
+        return told + write_named(b"content_block_stop", index=self._block_index)
 
     def _end_whole(self) -> bytes:
         ended_by = self._ended_by or {}
@@ -287,7 +282,7 @@ class AnthropicStream(ChatStream):
             self.usage, input_tokens=self._input_tokens, output_tokens=self._chunks
         )
         delta = {"stop_reason": reason, "stop_sequence": stop}
-        return told + _event(b"message_delta", delta=delta, usage=usage) + _STOP
+        return told + write_named(b"message_delta", delta=delta, usage=usage) + STOP
 
 
 def _is_another(index: object) -> bool:
@@ -295,5 +290,21 @@ def _is_another(index: object) -> bool:
     return type(index) is int and 0 < index <= INDEX_MAX
 
 
-def _event(name: bytes, **fields: object) -> bytes:
+def begin_message(request_id: str, model: str, *, input_tokens: int = 0) -> bytes:
+    """Write the event that begins a message of which nothing is known but who asked for it."""
+    message: dict[str, object] = {
+        "id": message_id(request_id),
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": usage_object(None, input_tokens=input_tokens),
+    }
+    return write_named(b"message_start", message=message)
+
+
+def write_named(name: bytes, **fields: object) -> bytes:
+    """Write an event of this name and type."""
     return write_event(_ENCODE({"type": name.decode(), **fields}), name=name)

@@ -84,7 +84,7 @@ class Conversation:
         for at, block in _blocks(content, where):
             if block.get("type") != "text":
                 invalid(f"{at}.type", "must be 'text'")
-            text = _without_billing(_string(block, "text", at))
+            text = without_billing(_string(block, "text", at))
             if text:
                 self._system.append(text)
 
@@ -259,7 +259,8 @@ def _string(block: Message, name: str, at: str) -> str:
     return value
 
 
-def _without_billing(text: str) -> str:
+def without_billing(text: str) -> str:
+    """Take out the lines that Claude Code writes anew for every request."""
     if BILLING_PREFIX not in text:
         return text
     kept = [line for line in text.split("\n") if not line.startswith(BILLING_PREFIX)]

@@ -8,16 +8,25 @@ import msgspec
 
 from cortexd.dialects.anthropic import AnthropicAsked, understand_messages
 from cortexd.dialects.anthropic_errors import render_anthropic
+from cortexd.dialects.anthropic_native import (
+    API_VERSION,
+    mark_tokens,
+    native_body,
+    native_reply,
+)
+from cortexd.dialects.anthropic_native_stream import NativeStream
 from cortexd.dialects.anthropic_reply import message_reply, token_count
 from cortexd.dialects.anthropic_stream import AnthropicStream
+from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.gathering import ChatGathering
 from cortexd.dialects.openai import chat_body
 from cortexd.dialects.refusals import Refusal, Rendered
-from cortexd.dialects.surface import Document
+from cortexd.dialects.surface import Document, Way
 from cortexd.dialects.upper_bound import bound
 
 if TYPE_CHECKING:
     from cortexd.dialects.asked import Asked
+    from cortexd.dialects.body import Body
     from cortexd.dialects.surface import PlainReply, Target
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
@@ -34,8 +43,22 @@ class MessagesRequest(msgspec.Struct, frozen=True):
         return self.told.asked
 
     def bound(self, limits: ModelLimits, *, capped: bool) -> Bound | Refusal:
-        """As the chat that a neuron gets: what a translation adds is counted."""
-        return bound(self.asked, limits, capped=capped)
+        """As the chat that a neuron gets: what a translation adds is counted.
+
+        Where a neuron may translate it itself, what that can add is, too.
+        """
+        asked, body = self.asked, self.told.body
+        if limits.native_messages and body is not None:
+            text_bytes = asked.prompt.text_bytes + mark_tokens(body)
+            prompt = msgspec.structs.replace(asked.prompt, text_bytes=text_bytes)
+            asked = msgspec.structs.replace(asked, prompt=prompt)
+        return bound(asked, limits, capped=capped)
+
+    def native(self) -> Way | None:
+        """As the message that it is."""
+        if self.told.needs_chat or self.told.body is None:
+            return None
+        return Way(NATIVE, NativeRequest(self, self.told.body))
 
     def write(self, limits: ModelLimits, target: Target) -> Document:
         """A chat."""
@@ -68,6 +91,48 @@ class MessagesRequest(msgspec.Struct, frozen=True):
         )
 
 
+class NativeRequest(msgspec.Struct, frozen=True):
+    """The same message for a neuron that reads messages."""
+
+    message: MessagesRequest
+    body: Body
+
+    @property
+    def asked(self) -> Asked:
+        """The facts of the chat."""
+        return self.message.asked
+
+    def bound(self, limits: ModelLimits, *, capped: bool) -> Bound | Refusal:
+        """As the message is bounded, which was reserved before a neuron was chosen."""
+        return self.message.bound(limits, capped=capped)
+
+    def write(self, limits: ModelLimits, target: Target) -> Document:
+        """A message of the closed list, with one limit."""
+        written = native_body(
+            self.body,
+            model=target.model,
+            output_tokens=target.output_tokens,
+            extra=sent_fields(self.message.told.extra, target.engine),
+        )
+        return Document(written, headers=((b"anthropic-version", API_VERSION),))
+
+    def read(self, answer: Document, limits: ModelLimits) -> PlainReply | None:
+        """A message, under our names."""
+        request_id = self.message.request_id
+        return native_reply(answer.body, model=self.asked.model, request_id=request_id)
+
+    def watch(self, *, output_tokens: int) -> NativeStream:
+        """Anthropic's events as they come."""
+        return NativeStream(
+            model=self.asked.model,
+            request_id=self.message.request_id,
+            output_tokens_max=output_tokens,
+        )
+
+    def gather(self, *, output_tokens: int) -> None:
+        """Nothing: who has to stream a plain answer is asked for a chat."""
+
+
 class Messages(msgspec.Struct, frozen=True):
     """`POST /v1/messages`, and the envelope of `/v1/messages/count_tokens`."""
 
@@ -86,6 +151,12 @@ class Messages(msgspec.Struct, frozen=True):
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """Anthropic's envelope."""
         return render_anthropic(refusal, request_id=request_id, model=model)
+
+
+NATIVE = Messages(
+    neuron_path="/v1/messages", answer_noun="message", token_per_chunk=False, everywhere=False
+)
+"""The same endpoint at neurons that speak the dialect."""
 
 
 def count_body(tokens: int) -> bytes:

@@ -35,7 +35,8 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _CONTEXT_TYPES = ("exceed_context_size_error", "context_length_exceeded", "prompt_too_long")
 _CONTEXT_WORDS = re.compile(
     r"maximum context length|exceeds? the (?:available )?context|context (?:size|window|length) "
-    r"(?:exceeded|of)|prompt is too long|longer than the model's context|max_model_len",
+    r"(?:exceeded|of)|prompt is too long|exceed context limit|longer than the model's context"
+    r"|max_model_len",
     re.IGNORECASE,
 )
 _LEFT = re.compile(r"model is not (?:loaded|running)|model '[^']*' not found")

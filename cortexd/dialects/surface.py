@@ -7,7 +7,7 @@ order and knows no endpoint by name. Refuses to know keys, budgets, neurons and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -32,12 +32,14 @@ class Document(msgspec.Struct, frozen=True):
     """A whole body and its content type, whichever way it travels.
 
     `content_type` comes from outside where the body does, and may be "". `request_id`: of the
-    exchange that it belongs to, where a dialect repeats it in its answers.
+    exchange that it belongs to, where a dialect repeats it in its answers. `headers`: what a neuron
+    is told beside a body.
     """
 
     body: bytes
     content_type: str = JSON
     request_id: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -176,6 +178,23 @@ class Surface(Protocol):
         """Put a refusal into the error envelope of this dialect.
 
         `model`: the name that the client used, as soon as it is known.
+        """
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How a request is put to a neuron: at which endpoint, and in which words."""
+
+    surface: Surface
+    request: Understood
+
+
+@runtime_checkable
+class Bilingual(Protocol):
+    """An `Understood` that is translated for most neurons, and which others can read as it is."""
+
+    def native(self) -> Way | None:
+        """Return the way to a neuron that speaks the client's dialect; None where only a
+        translation will do.
         """
 
 

@@ -29,7 +29,8 @@ class ModelLimits(msgspec.Struct, frozen=True):
     and the catalogue. `output`: the most tokens per answer. `template_tokens`: what the chat
     template adds beyond the bytes of the messages. The `*_tokens_max`: ceiling for one item.
     `image_steps`: steps of an image that names none. The `tokens_per_*`: prices of work that no
-    engine counts in tokens; an image unit is a megapixel drawn in one step.
+    engine counts in tokens; an image unit is a megapixel drawn in one step. `native_messages`: a
+    neuron may get a message as it is, rather than as a chat.
     """
 
     context_min: int | None
@@ -43,6 +44,7 @@ class ModelLimits(msgspec.Struct, frozen=True):
     tokens_per_image_unit: int = 1000
     tokens_per_audio_second: int | None = None
     tokens_per_speech_character: int | None = None
+    native_messages: bool = False
 
 
 class Bound(msgspec.Struct, frozen=True):

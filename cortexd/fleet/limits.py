@@ -47,4 +47,5 @@ def limits_of(
         tokens_per_image_unit=priced.tokens_per_image_unit,
         tokens_per_audio_second=priced.tokens_per_audio_second,
         tokens_per_speech_character=priced.tokens_per_speech_character,
+        native_messages=any(neuron.anthropic for neuron in view.neurons.values()),
     )

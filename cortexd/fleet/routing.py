@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where a request goes. `base_url` is what `/v1/...` is appended to; `api_key` None: no key."""
+    """Where a request goes. `base_url` is what `/v1/...` is appended to; `api_key` None: no key.
+
+    `anthropic`: messages go there untranslated.
+    """
 
     neuron: NeuronName
     kind: NeuronKind
     model: ModelId
     base_url: str
     api_key: str | None = None
+    anthropic: bool = False
 
     def __repr__(self) -> str:
         return f"Route({self.neuron!r}, {self.model!r}, {self.base_url!r})"  # never the key
@@ -51,7 +55,7 @@ def route_to(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Rout
     key = None
     if api_key is not None and address_of(base_url).host == address_of(neuron.endpoint).host:
         key = api_key.reveal()
-    return Route(neuron.name, neuron.kind, model, base_url, key)
+    return Route(neuron.name, neuron.kind, model, base_url, key, neuron.anthropic)
 
 
 class Replicas:

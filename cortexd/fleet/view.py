@@ -110,7 +110,7 @@ class NeuronView(msgspec.Struct, frozen=True):
 
     `healthy` is false until the first answer. `is_stale`: something left it since the last poll, so
     what it says of its memory is of before. `discovery`, `activation` and `uptime_seconds` are
-    None while unknown, and always for a kind that cannot tell.
+    None while unknown, and always for a kind that cannot tell. `anthropic`: as configured.
     """
 
     name: NeuronName
@@ -125,6 +125,7 @@ class NeuronView(msgspec.Struct, frozen=True):
     activation: Activation | None = None
     uptime_seconds: float | None = None
     is_stale: bool = False
+    anthropic: bool = False
 
 
 class FleetView(msgspec.Struct, frozen=True):
@@ -157,7 +158,10 @@ Report = Answered | Missed
 
 def before_the_first_poll(neurons: Iterable[Neuron]) -> FleetView:
     """The picture at the start: every configured neuron, none of them heard of yet."""
-    views = (NeuronView(NeuronName(each.name), each.kind, each.endpoint) for each in neurons)
+    views = (
+        NeuronView(NeuronName(each.name), each.kind, each.endpoint, anthropic=each.anthropic)
+        for each in neurons
+    )
     return FleetView({view.name: view for view in views})
 
 
@@ -198,6 +202,7 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         discovery=discovery,
         activation=health.activation if health else None,
         uptime_seconds=health.uptime_secs if health else None,
+        anthropic=neuron.anthropic,
     )
 
 

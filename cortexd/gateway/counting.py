@@ -46,9 +46,12 @@ async def closer(ceiling: Bound, sending: Sending, routes: list[Route], pool: Po
     """The bound with a counted prompt; None where nobody can count it.
 
     `routes`: to every neuron that may get the request. Whoever gets it must read the same prompt,
-    so each of them has to be of a kind that counts; one is asked.
+    so each of them has to be of a kind that counts, and to be asked in words that can be counted;
+    one is asked.
     """
     asked = sending.request.asked
+    if any(sending.way_to(route).surface is not sending.surface for route in routes):
+        return None
     counts = [TRAITS[route.kind].count for route in routes]
     is_chat = "messages" in asked.fields and asked.prompts == 1 and not asked.prompt.has_media
     if not routes or None in counts or not is_chat:

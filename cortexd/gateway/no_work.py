@@ -4,7 +4,7 @@ Owns the table of statuses. Refuses to know money (ledger/charging.py) and what 
 (dialects/neuron_errors.py). In doubt nothing is proven.
 """
 
-ELSEWHERE = frozenset({404, 429, 503})
+ELSEWHERE = frozenset({404, 429, 503, 529})
 """A neuron that answers so has not begun: the same reservation may go to another, or back."""
 
 ABOUT_A_PROMPT = frozenset({400, 413, 422})

@@ -29,7 +29,7 @@ class Out:
         """Nothing is sent yet; `headers` go out with the head. `watcher` None: no stream is asked
         for.
         """
-        self._watcher = watcher
+        self.watcher = watcher
         self._client = client
         self._headers = headers
         self._progress = progress
@@ -37,6 +37,16 @@ class Out:
         self._has_ended = False
         self._beat: _Beat | None = None
         self.written_at = 0.0
+
+    async def go_on(self, watcher: Watcher) -> None:
+        """Have another watcher write the stream from now on; what the client was told stays told.
+
+        Only before the first piece.
+        """
+        await self._quiet()
+        self.watcher = watcher
+        if self._progress.started:
+            watcher.head()  # the client has had one
 
     async def start(self) -> None:
         """Send the head, once."""
@@ -60,13 +70,13 @@ class Out:
 
     async def heartbeat(self) -> None:
         """Send a sign of life, unless something is being sent anyway or the stream has ended."""
-        if self._watcher is None or self._beat or self._is_sending or self._has_ended:
+        if self.watcher is None or self._beat or self._is_sending or self._has_ended:
             return
         beat = self._beat = _Beat()
         try:
             with beat.scope:
                 await self._start()
-                await self._client.write(self._watcher.heartbeat())
+                await self._client.write(self.watcher.heartbeat())
         finally:
             self.written_at = trio.current_time()
             self._beat = None
@@ -94,6 +104,6 @@ class Out:
         if not self._progress.started:
             self._progress.started = True
             await self._client.start(200, self._headers)
-            head = b"" if self._watcher is None else self._watcher.head()
+            head = b"" if self.watcher is None else self.watcher.head()
             if head:
                 await self._client.write(head)

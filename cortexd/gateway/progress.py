@@ -72,9 +72,11 @@ class Progress:
         if self.route is None:
             return None
         stream = self.stream
-        attempt, surface = self.attempt, self._sending.surface
+        attempt = self.attempt
         promised = (
-            attempt is not None and attempt.engine.token_per_event and surface.token_per_chunk
+            attempt is not None
+            and attempt.engine.token_per_event
+            and attempt.way.surface.token_per_chunk
         )
         return Ending(
             self.kind or EndingKind.CLIENT_GONE,

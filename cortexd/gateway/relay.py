@@ -22,7 +22,7 @@ from cortexd.dialects.neuron_errors import (
     told_status,
 )
 from cortexd.dialects.refusals import Refusal, RefusalKind
-from cortexd.dialects.surface import JSON, Document, Gathering, Watcher
+from cortexd.dialects.surface import JSON, Document, Gathering, Watcher, Way
 from cortexd.dialects.usage import Ending, EndingKind
 from cortexd.fleet.breaker import Verdict, verdict_on_status
 from cortexd.fleet.lines import Wanted
@@ -104,15 +104,17 @@ class Relay:
         self._pool = pool
         self._clocks = clocks
         self._heartbeats = heartbeats
-        self._watcher = self._watching()
+        self._way = sending.way
         self.progress = Progress(sending)
-        self._out = Out(client, stream_headers, self.progress, self._watcher)
+        self._out = Out(client, stream_headers, self.progress, sending.watch(self._way))
 
-    def _watching(self) -> Watcher | None:
-        sending = self._sending
-        if not sending.stream:
-            return None
-        return sending.request.watch(output_tokens=sending.output_tokens)
+    async def _go(self, way: Way) -> None:
+        """Put the request in this way from now on."""
+        if way.surface is not self._way.surface:
+            self._way = way
+            watcher = self._sending.watch(way)
+            if watcher is not None:
+                await self._out.go_on(watcher)
 
     @property
     def ending(self) -> Ending | None:
@@ -147,10 +149,11 @@ class Relay:
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""
-        if self._watcher is None or not isinstance(outcome, Refusal) or not self.progress.started:
+        watcher = self._out.watcher
+        if watcher is None or not isinstance(outcome, Refusal) or not self.progress.started:
             return outcome
         self.progress.refusal = outcome
-        return LastBytes(self._watcher.refuse(outcome))
+        return LastBytes(watcher.refuse(outcome))
 
     async def _through_the_fleet(
         self, wanted: Wanted, traffic: Traffic, reservation: Reservation
@@ -211,6 +214,7 @@ class Relay:
 
         progress = self.progress
         progress.attempt = attempt = self._sending.to(route)
+        await self._go(attempt.way)
         try:
             async with await self._pool.send(
                 attempt.outgoing,
@@ -243,8 +247,8 @@ class Relay:
         if answer.status != 200:
             return await self._refused(answer)
         self.progress.verdict = Verdict.UNKNOWN  # until it has shown that it can keep it up
-        if self._watcher is not None:
-            return await self._stream(answer, self._watcher)
+        if self._out.watcher is not None:
+            return await self._stream(answer, self._out.watcher)
         gathering = self._gathering
         if gathering is not None and is_event_stream(answer):
             return await self._gather(answer, gathering)
@@ -295,7 +299,7 @@ class Relay:
             body = await read_up_to(answer, ERROR_BYTES_MAX)
         status = told_status(status, body)
         self._judge(status)
-        may_lack = not self._sending.surface.everywhere
+        may_lack = not self._way.surface.everywhere
         progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
         progress.elsewhere = status in ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
@@ -346,9 +350,9 @@ class Relay:
         """What the client gets of a whole answer; None: one that is too large to be read."""
         progress, reply = self.progress, None
         if document is not None:
-            reply = self._sending.request.read(document, self._sending.limits)
+            reply = self._way.request.read(document, self._sending.limits)
         if reply is None:
-            noun = self._sending.surface.answer_noun
+            noun = self._way.surface.answer_noun
             progress.failure = f"no {noun}"
             return Refusal(RefusalKind.UPSTREAM_FAILED, f"The neuron's answer was no {noun}.")
         progress.usage, progress.seen = reply.usage, reply.seen

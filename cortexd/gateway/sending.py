@@ -1,13 +1,22 @@
 """What goes to a neuron: one request, written for whichever kind of neuron takes it.
 
-Owns the step from a route to the bytes of a request. Refuses to know how these are sent and what
-comes back (relay.py).
+Owns the step from a route to the bytes of a request, and so the choice between the dialects in
+which a request can be put: neurons of one model may speak different ones. Refuses to know how these
+are sent and what comes back (relay.py).
 """
 
 import msgspec
 
 from cortexd.dialects.engine_traits import TRAITS, Traits
-from cortexd.dialects.surface import Gathering, Surface, Target, Understood
+from cortexd.dialects.surface import (
+    Bilingual,
+    Gathering,
+    Surface,
+    Target,
+    Understood,
+    Watcher,
+    Way,
+)
 from cortexd.dialects.upper_bound import ModelLimits
 from cortexd.fleet.outgoing import Outgoing
 from cortexd.fleet.routing import Route
@@ -16,8 +25,9 @@ from cortexd.gateway.neuron_headers import body_headers
 
 
 class Sending(msgspec.Struct, frozen=True):
-    """What was asked, and who reads what comes back. `limits` and `output_tokens` (per choice) are
-    those that the request was bounded by; `headers` those that every neuron gets.
+    """What was asked, and who reads what comes back unless a neuron is asked in another way.
+    `limits` and `output_tokens` (per choice) are those that the request was bounded by; `headers`
+    those that every neuron gets.
     """
 
     surface: Surface
@@ -35,38 +45,61 @@ class Sending(msgspec.Struct, frozen=True):
         """The same with the output that was reserved, which may be less than was asked for."""
         return msgspec.structs.replace(self, output_tokens=output_tokens)
 
+    @property
+    def way(self) -> Way:
+        """How it is put unless a neuron reads it as it is."""
+        return Way(self.surface, self.request)
+
+    def watch(self, way: Way) -> Watcher | None:
+        """Begin to watch what comes back from a neuron that is asked in this way; None: no client
+        reads a stream.
+        """
+        return way.request.watch(output_tokens=self.output_tokens) if self.stream else None
+
+    def way_to(self, route: Route) -> Way:
+        """How it is put to the neuron at the end of a route.
+
+        A plain answer that has to be gathered from a stream is asked for in the usual way.
+        """
+        if not route.anthropic or not (self.stream or TRAITS[route.kind].stops_plain):
+            return self.way
+        native = self.request.native() if isinstance(self.request, Bilingual) else None
+        return native or self.way
+
     def to(self, route: Route) -> "Attempt":
         """Write it for one neuron."""
-        engine = TRAITS[route.kind]
+        engine, way = TRAITS[route.kind], self.way_to(route)
         gathering = None
         if not self.stream and not engine.stops_plain:
-            gathering = self.request.gather(output_tokens=self.output_tokens)
+            gathering = way.request.gather(output_tokens=self.output_tokens)
         streamed = self.stream or gathering is not None
         target = Target(route.model, self.output_tokens, engine, stream=streamed)
-        written = self.request.write(self.limits, target)
+        written = way.request.write(self.limits, target)
         outgoing = Outgoing(
             route.base_url,
             "POST",
-            self.surface.neuron_path + engine.query,
+            way.surface.neuron_path + engine.query,
             (
                 *body_headers(written, stream=target.stream),
                 *self.headers,
+                *written.headers,
                 *_credential(route),
             ),
             written.body,
         )
-        return Attempt(outgoing, engine, streamed, gathering)
+        return Attempt(outgoing, engine, way, streamed, gathering)
 
 
 class Attempt(msgspec.Struct, frozen=True):
     """A request as one neuron gets it.
 
-    `streamed`: that neuron is asked for a stream. `gathering`: takes the stream where the client
-    wants a plain answer.
+    `way`: in which it is asked, and its answer read. `streamed`: that neuron is asked for a stream.
+    `gathering`: takes the stream where the client wants a plain answer.
     """
 
     outgoing: Outgoing
     engine: Traits
+    way: Way
     streamed: bool
     gathering: Gathering | None = None
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -252,4 +253,51 @@ def test_a_message_has_no_more_tokens_than_the_bound_of_its_chat(
             texts = [part["text"] for part in message["content"] if part["type"] == "text"]
             message["content"] = "\n".join(texts)
     rendered = chat_ml(chat["messages"], chat.get("tools", []))
+    hold(tokenizers, [rendered], [bounded.prompt_tokens])
+
+
+def one_each(turns: list[Json]) -> list[Json]:
+    """Every block as a message of its own, as no engine does worse."""
+    said: list[Json] = []
+    for turn in turns:
+        content = turn["content"]
+        blocks = [{"text": content}] if isinstance(content, str) else content
+        inner = [
+            each
+            for block in blocks
+            if isinstance(block.get("content"), list)
+            for each in block["content"]
+        ]
+        for each in [*blocks, *inner]:
+            texts = (each.get(name) for name in ("text", "thinking", "content"))
+            text = "".join(text for text in texts if isinstance(text, str))
+            function = {"name": each.get("name"), "arguments": each.get("input")}
+            calls = [{"function": function}]
+            said.append(
+                {
+                    "role": turn["role"],
+                    "content": text,
+                    "tool_calls": calls if "input" in each else [],
+                }
+            )
+    return said
+
+
+@given(body=REQUESTS, text=TEXTS)
+@settings(max_examples=100)
+def test_a_message_that_a_neuron_translates_has_no_more_tokens_than_its_bound(
+    tokenizers: Tokenizers, body: Json, text: str
+) -> None:
+    system = body.pop("system", "")
+    turns = [*body["messages"], {"role": "user", "content": text}]
+    request = Messages().understand(
+        Document(json.dumps({**body, "system": system, "messages": turns}).encode()),
+        forward_fields=frozenset(),
+    )
+    assert not isinstance(request, Refusal)
+    limits = msgspec.structs.replace(LIMITS, native_messages=True)
+    bounded = request.bound(limits, capped=False)
+    assert not isinstance(bounded, Refusal)
+    tools = [{"function": tool} for tool in body.get("tools", [])]
+    rendered = chat_ml(one_each([{"role": "system", "content": system}, *turns]), tools)
     hold(tokenizers, [rendered], [bounded.prompt_tokens])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ async def before(
     kind: NeuronKind = "llama-server",
     keys: tuple[Key, ...] = (),
     exact_counts: bool = True,
+    anthropic: Collection[str] = (),
 ) -> AsyncIterator[tuple[Core, Recorded]]:
     """A gateway with one capped key, in front of one engine."""
     answer = {**ANSWER, "usage": {"prompt_tokens": 30, "completion_tokens": 2}}
@@ -45,6 +46,7 @@ async def before(
             kind=kind,
             keys=keys or (key(hard_cap=hard_cap),),
             exact_counts=exact_counts,
+            anthropic=anthropic,
         ) as it,
     ):
         yield it, recorded
@@ -140,6 +142,17 @@ async def test_an_image_is_not_counted(tmp_path: Path) -> None:
     async with before(tmp_path, {f"POST {COUNT}": COUNTED}) as (it, recorded):
         assert (await it.ask(body)).status == 429
     assert paths(recorded) == []
+
+
+async def test_a_message_is_counted_as_the_chat_that_it_becomes_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    replies = {f"POST {COUNT}": COUNTED}
+    for anthropic, status in (((), 200), (("beast",), 429)):
+        directory = tmp_path / str(status)
+        async with before(directory, replies, anthropic=anthropic) as (it, recorded):
+            assert (await it.ask(BODY, path="/v1/messages")).status == status
+        assert paths(recorded) == ([COUNT, PATH] if status == 200 else [])
 
 
 async def test_a_key_whose_output_may_be_cut_gets_what_is_left(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ async def test_if_connecting_fails_the_next_neuron_is_tried_under_the_same_reser
             assert it.told[-1].neuron == "b"
 
 
-@pytest.mark.parametrize("status", [404, 429, 503])
+@pytest.mark.parametrize("status", [404, 429, 503, 529])
 async def test_a_neuron_that_turns_a_request_away_is_passed_over(
     tmp_path: Path, status: int
 ) -> None:

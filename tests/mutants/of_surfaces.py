@@ -1,6 +1,6 @@
 """What could go wrong between a request on an endpoint other than chat's and its bound."""
 
-from tests.mutants.layers import SURFACES
+from tests.mutants.layers import COUNTING, NATIVE, SURFACES
 from tests.mutants.mutant import of_file
 
 _DIALECTS = "tests/dialects/test_"
@@ -139,8 +139,86 @@ MUTANTS = (
         SURFACES,
         (
             "another stream than a chat's is taken to promise a token per event",
-            "attempt.engine.token_per_event and surface.token_per_chunk",
-            "attempt.engine.token_per_event",
+            "            and attempt.way.surface.token_per_chunk\n",
+            "",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/progress.py",
+        NATIVE,
+        (
+            "a neuron that is spoken to in another dialect is taken to promise what a chat does",
+            "attempt.way.surface.token_per_chunk",
+            "self._sending.surface.token_per_chunk",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/sending.py",
+        NATIVE,
+        (
+            "a plain message that no hang-up stops is left to run",
+            " or not (self.stream or TRAITS[route.kind].stops_plain)",
+            "",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/counting.py",
+        COUNTING,
+        (
+            "a chat is counted where a message is sent",
+            "sending.way_to(route).surface is not sending.surface",
+            "False",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/out.py",
+        NATIVE,
+        (
+            "a client that waited is told a second beginning",
+            "            watcher.head()  # the client has had one",
+            "            pass",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/anthropic_native_stream.py",
+        (NATIVE, _DIALECTS + "anthropic_native.py"),
+        (
+            "a stream of messages goes on past what is paid for",
+            "        if self._chunks > self._output_max:",
+            "        if False:",
+        ),
+        (
+            "the beginning of a message is taken for what it used",
+            '        self._first_usage = message.get("usage")\n',
+            '        self._first_usage = message.get("usage")\n'
+            '        self.usage = native_usage({**message["usage"], "input_tokens": 1})\n',
+        ),
+        (
+            "a message that says no more is whole",
+            "        if self.failure is None and not self.finished:",
+            "        if False:",
+        ),
+        (
+            "the end of a message goes out before it is settled",
+            '            self._end = write_named(b"message_delta", **{**told, "usage": usage})\n'
+            '        return b""',
+            '            self._end = write_named(b"message_delta", **{**told, "usage": usage})\n'
+            "        return self._end",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/anthropic_native.py",
+        NATIVE,
+        (
+            "a neuron is asked for as much as the client wants",
+            '"max_tokens": output_tokens,',
+            '"max_tokens": max(output_tokens, body.integer("max_tokens", largest=99999) or 0),',
+        ),
+        ("every field of a message reaches a neuron", "if name in PASSED and (", "if ("),
+        (
+            "marks around blocks cost nothing",
+            "MARK_TOKENS = 32",
+            "MARK_TOKENS = 0",
         ),
     ),
 )

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -198,6 +198,7 @@ async def core(
     neurons: Mapping[str, str],
     *,
     kind: NeuronKind = "neuron",
+    anthropic: Collection[str] = (),
     keys: Sequence[Key] = (),
     accounts: Sequence[Account] = (),
     require_auth: bool = True,
@@ -213,13 +214,13 @@ async def core(
 ) -> AsyncIterator[Core]:
     """A gateway in front of `neurons` (name to URL), each polled once before this is entered.
 
-    `room_bytes_min`: what the ledger wants its disk to have free. `calls_max`: how many may wait
-    for it.
+    `anthropic`: names of those that speak Anthropic's dialect. `room_bytes_min`: what the ledger
+    wants its disk to have free. `calls_max`: how many may wait for it.
     """
     entitlements = Entitlements(
         require_auth=require_auth, accounts=tuple(accounts), keys=tuple(keys) or (key(),)
     )
-    fleet = [Neuron(name, url, kind) for name, url in neurons.items()]
+    fleet = [Neuron(name, url, kind, anthropic=name in anthropic) for name, url in neurons.items()]
     disk = DirectoryDisk.open(str(directory / "ledger"))
     wanted = JournalSettings(room_bytes_min=room_bytes_min)
     journal = Journal.recover(disk, caps_of(entitlements), system_time(), wanted)
