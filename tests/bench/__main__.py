@@ -26,6 +26,7 @@ from tests.bench import (
     start_section,
     streams_section,
     targets,
+    translation_section,
 )
 from tests.bench.child import BenchFailed
 from tests.bench.plan import FULL, QUICK, Plan
@@ -49,6 +50,7 @@ PARTS: Mapping[str, Callable[[Stage, Plan], Section]] = {
     "firehose": streams_section.firehose,
     "paced": streams_section.paced,
     "growth": growth_section.measure,
+    "translation": translation_section.measure,
     "start": start_section.measure,
 }
 

@@ -96,6 +96,15 @@ def test_what_a_fleets_size_costs_becomes_a_table_with_a_column_for_each_size() 
 
 
 @pytest.mark.slow
+def test_each_dialect_has_a_cost_per_event() -> None:
+    text, figures = measured("translation")
+    names = ("chat", "alias", "translated", "native", "responses")
+    costs = [figures[f"{name}_us_per_event"] for name in names]
+    assert all(0.1 < cost < 10_000 for cost in costs), costs
+    assert row("chat, told as messages", rf"{NUMBER} +[\d.]+x", text), text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["ledger", "sqlite", "rolls", "opening", "start"])
 def test_a_part_on_the_ledger_or_the_start_gives_numbers_and_no_zero(part: str) -> None:
     text, figures = measured(part)
