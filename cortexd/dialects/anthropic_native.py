@@ -125,20 +125,21 @@ def _without_billing(content: object) -> object:
 
 
 def mark_tokens(body: Body) -> int:
-    """Bound what the marks around every block cost, if each became a message of its own."""
-    blocks = _blocks_in(body.value("system")) + len(body.objects("messages"))
-    return MARK_TOKENS * (blocks + sum(map(_blocks_in_turn, body.objects("messages"))))
-
-
-def _blocks_in_turn(turn: dict[str, object]) -> int:
-    return _blocks_in(turn.get("content"))
+    """Bound what marks can cost beyond those of the chat, if every block and every system turn
+    became a message of its own, and nothing that is empty were left out.
+    """
+    turns = body.objects("messages")
+    blocks = _blocks_in(body.value("system")) + ("system" in body.fields)
+    blocks += sum(_blocks_in(turn.get("content")) for turn in turns)
+    return MARK_TOKENS * (blocks + sum(turn.get("role") == "system" for turn in turns))
 
 
 def _blocks_in(content: object) -> int:
+    """The blocks of content, and those in them; a string is none, as a turn has its own marks."""
     if not isinstance(content, list):
-        return 1
+        return 0
     inner = (block.get("content") for block in content if isinstance(block, dict))
-    return len(content) + sum(_blocks_in(each) for each in inner if isinstance(each, list))
+    return len(content) + sum(map(_blocks_in, inner))
 
 
 def native_reply(body: bytes, *, model: str, request_id: str) -> PlainReply | None:

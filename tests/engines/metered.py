@@ -73,6 +73,7 @@ async def metered(
     slot_tokens: int = 2048,
     polling: Mapping[str, object] | None = None,
     flags: Sequence[str] = (),
+    anthropic: bool = False,
 ) -> AsyncIterator[Metered]:
     """A daemon whose neurons are one llama-server for each of `models`, and one capped key.
 
@@ -86,7 +87,7 @@ async def metered(
             for model in models
         ]
         neurons = {
-            f"llama-{model.stem}": {"endpoint": engine.url, "kind": kind}
+            f"llama-{model.stem}": {"endpoint": engine.url, "kind": kind, "anthropic": anthropic}
             for model, engine in zip(models, engines, strict=True)
         }
         key = {**CAPPED_KEY, "hard_cap": hard_cap}

@@ -390,4 +390,4 @@ async def test_more_is_reserved_where_a_neuron_may_translate_itself(tmp_path: Pa
             assert told.reserved is not None
             assert told.reserved >= neuron.counters.served.requests[-1].total
             reserved.append(told.reserved)
-    assert reserved[1] == reserved[0] + 32 * (1 + 1 + 50)
+    assert reserved[1] == reserved[0] + 32 * 50

@@ -7,7 +7,7 @@ JSON each. A session is one run of it, with what the daemon logged and the neuro
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Session(msgspec.Struct, frozen=True):
 
     `met`: scenario -> facts. `requests`: key id ("" without a key) -> the daemon's log lines.
     `budgets`: key -> `GET /v1/budget` at the end. `served`: key id -> tokens that neurons produced.
+    `paths`: where the neuron that does all as it should was asked for work.
     """
 
     client: str
@@ -39,18 +40,22 @@ class Session(msgspec.Struct, frozen=True):
     requests: Mapping[str, Sequence[Mapping[str, str]]]
     budgets: Mapping[str, Mapping[str, object]]
     served: Mapping[str, int]
+    paths: Set[str]
 
     def statuses(self, key_id: str) -> list[str]:
         """The status of every request that came with a key, in order."""
         return [line["status"] for line in self.requests.get(key_id, ())]
 
 
-#: Client -> its script, and an argument; what is before the dash names the SDK's folder.
+#: Client -> its script, and an argument; what is before the dash names the SDK's folder. In the
+#: world of a native one the neurons speak Anthropic's dialect, but for those with a canned chat.
 SCRIPTS = {
     "openai2": ("sdk_script.py",),
     "openai3": ("sdk_script.py",),
     "anthropic0": ("sdk_anthropic.py",),
     "anthropic2": ("sdk_anthropic.py",),
+    "anthropic0-native": ("sdk_anthropic.py",),
+    "anthropic2-native": ("sdk_anthropic.py",),
     "litellm": ("sdk_litellm.py",),
     "npm-openai": ("sdk_openai.mjs",),
     "npm-anthropic": ("sdk_anthropic.mjs",),
@@ -177,7 +182,7 @@ async def one_session(client: str, directory: Path) -> Session:
         daemon = await stack.enter_async_context(
             serving(
                 directory,
-                {name: each.url for name, each in neurons.items()},
+                {name: _configured(client, name, each.url) for name, each in neurons.items()},
                 keys=KEYS,
                 gateway={"first_byte_seconds": 2, "between_bytes_seconds": 1},
             )
@@ -200,7 +205,13 @@ async def one_session(client: str, directory: Path) -> Session:
     for each in neurons.values():
         for name, counted in each.counters.served.by_key.items():
             served[name] = served.get(name, 0) + counted.total
-    return Session(client, met, requests, budgets, served)
+    paths = {one.path for one in neurons["small"].seen if one.method == "POST"}
+    return Session(client, met, requests, budgets, served, paths)
+
+
+def _configured(client: str, name: str, url: str) -> dict[str, object]:
+    speaks_it = client.endswith("-native") and not name.startswith("tools")
+    return {"endpoint": url, "anthropic": speaks_it}
 
 
 def _model(name: str) -> SimulatedModel:

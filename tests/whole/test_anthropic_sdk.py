@@ -32,10 +32,17 @@ TYPES = {
 }
 
 
-@pytest.fixture(params=["anthropic0", "anthropic2", "npm-anthropic"])
+@pytest.fixture(
+    params=["anthropic0", "anthropic2", "npm-anthropic", "anthropic0-native", "anthropic2-native"]
+)
 def session(request: pytest.FixtureRequest, session_with: Callable[[str], Session]) -> Session:
     """One generation's run."""
     return session_with(request.param)
+
+
+def test_neurons_are_asked_in_the_words_that_they_understand(session: Session) -> None:
+    native = session.client.endswith("-native")
+    assert session.paths == {"/v1/messages" if native else "/v1/chat/completions"}
 
 
 def test_events_come_in_the_order_of_the_protocol_each_block_closed(session: Session) -> None:
@@ -95,7 +102,7 @@ def test_an_error_has_its_type_and_the_id_that_stands_in_the_log(
 @pytest.mark.parametrize("scenario", CODES)
 def test_an_error_has_its_code_where_the_package_reads_one(session: Session, scenario: str) -> None:
     met = session.met[scenario]
-    if session.client == "anthropic2":
+    if session.client.startswith("anthropic2"):
         assert met["error_code"] == CODES[scenario]
     assert CODES[scenario] in str(met["message"])
 

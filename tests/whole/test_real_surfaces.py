@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.metered import metered
+from tests.support.anthropic_grammar import read_stream
 
 pytestmark = pytest.mark.slow
 
@@ -74,11 +75,18 @@ async def test_a_response_costs_what_the_engine_counted_and_is_numbered(
             assert answer.json()["object"] == "response"
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["as a chat", "as it is"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_message_costs_what_the_engine_counted(
-    llama_server_program: Path, tiny_models: Path, tmp_path: Path, stream: bool
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path, stream: bool, native: bool
 ) -> None:
-    async with metered(llama_server_program, [tiny_models / "stops.gguf"], tmp_path) as both:
+    async with metered(
+        llama_server_program,
+        [tiny_models / "stops.gguf"],
+        tmp_path,
+        kind="llama-server",
+        anthropic=native,
+    ) as both:
         body = {
             "model": "stops",
             "system": "Be brief.",
@@ -91,11 +99,37 @@ async def test_a_message_costs_what_the_engine_counted(
         charged, counted = await both.costs()
         assert charged == counted.tokens > 0
         if stream:
-            assert events(answer.text)[-1] == {"type": "message_stop"}
+            assert read_stream(answer.content).ending == "stop"
         else:
             usage = answer.json()["usage"]
             read = usage["input_tokens"] + usage["cache_read_input_tokens"]
             assert read + usage["output_tokens"] == charged
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["as a chat", "as it is"])
+async def test_an_endless_message_ends_where_its_output_is_paid_for(
+    llama_server_program: Path, tiny_models: Path, tmp_path: Path, native: bool
+) -> None:
+    async with metered(
+        llama_server_program,
+        [tiny_models / "endless.gguf"],
+        tmp_path,
+        kind="llama-server",
+        anthropic=native,
+    ) as both:
+        body = {
+            "model": "endless",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+            "max_tokens": 30,
+            "n_predict": 1000,
+            "stream": True,
+        }
+        answer = await both.client.post("/v1/messages", json=body)
+        told = read_stream(answer.content)
+        assert (told.ending, told.delta["stop_reason"]) == ("stop", "max_tokens")
+        charged, counted = await both.costs()
+        assert charged >= counted.tokens > 30
+        assert counted.generated == 30
 
 
 @pytest.mark.parametrize(
