@@ -111,17 +111,9 @@ def _without_billing(content: object) -> object:
     if isinstance(content, str):
         kept = without_lines(content)
         return None if kept == content else kept
-    if not isinstance(content, list):
-        return None
-    blocks: list[object] = []
-    for block in content:
-        text = block.get("text") if isinstance(block, dict) else None
-        kept_text = without_lines(text) if isinstance(text, str) else text
-        if kept_text == text:
-            blocks.append(block)
-        elif kept_text:
-            blocks.append({**block, "text": kept_text})
-    return None if blocks == content else blocks
+    assert isinstance(content, list), "system content was checked when the chat was made of it"
+    blocks = [{**block, "text": without_lines(block["text"])} for block in content]
+    return None if blocks == content else [block for block in blocks if block["text"]]
 
 
 def mark_tokens(body: Body) -> int:

@@ -305,6 +305,6 @@ def begin_message(request_id: str, model: str, *, input_tokens: int = 0) -> byte
     return write_named(b"message_start", message=message)
 
 
-def write_named(name: bytes, **fields: object) -> bytes:
+def write_named(name: bytes, /, **fields: object) -> bytes:
     """Write an event of this name and type."""
     return write_event(_ENCODE({"type": name.decode(), **fields}), name=name)

@@ -3,12 +3,20 @@
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortexd.dialects.anthropic_native import native_reply, native_usage, spoken_bytes
+from cortexd.dialects.anthropic_native import (
+    native_body,
+    native_reply,
+    native_usage,
+    spoken_bytes,
+)
 from cortexd.dialects.anthropic_native_stream import NativeStream
+from cortexd.dialects.body import Body
+from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.usage import Seen, Usage
 from tests.support.anthropic_grammar import Told, read_stream
 
@@ -224,3 +232,94 @@ def test_all_that_was_generated_counts_as_spoken() -> None:
     assert spoken_bytes({"type": "citations_delta", "citation": {"t": "x"}}) > 0
     assert spoken_bytes({"type": "signature_delta", "signature": "x"}) == 0
     assert spoken_bytes({"type": "tool_use", "id": "t", "name": "f", "input": {}}) == 1
+
+
+BILLING = "x-anthropic-billing-header: cch=1;"
+
+
+def written(**fields: object) -> dict[str, object]:
+    """The body that a neuron gets of a request with these fields."""
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    body = Body(json.dumps(asked).encode())
+    extra = {"cache_salt": msgspec.Raw(b"1")}
+    sent: dict[str, object] = json.loads(
+        native_body(body, model="theirs", output_tokens=7, extra=extra)
+    )
+    assert (sent["model"], sent["max_tokens"], sent["cache_salt"]) == ("theirs", 7, 1)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("system", "kept"),
+    [
+        ("Be brief.", "Be brief."),
+        (f"{BILLING}\nBe brief.", "Be brief."),
+        (BILLING, None),
+        ([{"type": "text", "text": BILLING}], None),
+        (
+            [{"type": "text", "text": f"{BILLING}\nA", "cache_control": {"type": "ephemeral"}}],
+            [{"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}}],
+        ),
+        ([{"type": "text", "text": ""}], [{"type": "text", "text": ""}]),
+    ],
+)
+def test_of_a_system_prompt_only_the_lines_that_always_change_are_left_out(
+    system: object, kept: object
+) -> None:
+    assert written(system=system).get("system") == kept
+    turns = [{"role": "user", "content": "hi"}, {"role": "system", "content": system}]
+    late = [] if kept is None else [{"role": "system", "content": kept}]
+    assert written(messages=turns)["messages"] == [turns[0], *late]
+
+
+def test_a_choice_among_no_tools_is_left_out_with_them() -> None:
+    finder = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
+    sent = written(tools=[finder], tool_choice={"type": "auto"})
+    assert not {"tools", "tool_choice"} & sent.keys()
+
+
+def test_what_is_said_twice_is_told_once() -> None:
+    body = Body(b'{"model":"m","messages":[{"role":"user","content":"a","content":"b"}],"top_k":3}')
+    sent = native_body(body, model="m", output_tokens=1, extra={})
+    assert b'"content":"a"' not in sent
+    assert json.loads(sent)["top_k"] == 3
+
+
+def test_no_key_of_a_neurons_event_is_taken_for_ours() -> None:
+    """An event is told again with all its fields, whatever they are called."""
+    end = frame("message_delta", delta=ENDED, usage={"output_tokens": 7}, name="x", self="y")
+    told = passed(WHOLE.replace(END, end + frame("message_stop")))
+    assert b'"name":"x"' in told
+    assert told.endswith(b'data: {"type":"message_stop"}\n\n')
+
+
+def test_a_delta_that_ends_nothing_is_only_counted() -> None:
+    running = frame("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 2})
+    watcher = stream()
+    told = read_stream(passed(WHOLE.replace(END, running + END), watcher))
+    assert (told.ending, watcher.usage) == ("stop", Usage(9, 7))
+
+
+def test_a_beginning_without_usage_is_given_one() -> None:
+    """SDKs reject a stream that begins without."""
+    start = {name: value for name, value in START.items() if name != "usage"}
+    data = WHOLE.replace(
+        frame("message_start", message=START), frame("message_start", message=start)
+    )
+    watcher = stream()
+    told = read_stream(passed(data, watcher))
+    assert told.start["usage"]["input_tokens"] == 0
+    assert watcher.usage is None, "nobody has counted the prompt"
+
+
+def test_a_last_event_that_is_too_large_is_no_end() -> None:
+    watcher = stream()
+    told = watcher.feed(WHOLE[: -len(END)] + b"data: " + b"x" * (1 << 20)) + watcher.close()
+    assert read_stream(told).ending == "error"
+
+
+def test_a_stream_that_never_began_is_refused_in_its_dialect() -> None:
+    watcher = stream()
+    refusal = Refusal(RefusalKind.NO_NEURON, "why", retry_after_seconds=3)
+    told = read_stream(watcher.head() + watcher.refuse(refusal))
+    assert (told.ending, told.error["type"]) == ("error", "overloaded_error")
