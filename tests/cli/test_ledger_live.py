@@ -80,5 +80,5 @@ def test_a_ledger_under_load_is_sound_at_every_moment_and_after_the_kill(
     spending.wait()
     report = json.loads(answer("verify", tmp_path, capsys, "--json"))
     assert report["findings"] == []
-    assert report["segments"][1] > 3, "it never rolled"
+    assert report["segments"][1] > 1, "it never rolled"
     assert report["closes"] > ROUNDS * LINES_PER_ROUND / 4

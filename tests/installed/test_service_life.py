@@ -62,8 +62,8 @@ def test_a_broken_configuration_ends_it_once_and_says_what_is_wrong(site: Site) 
 def test_no_connection_is_refused_while_it_restarts_under_load(site: Site) -> None:
     """systemd holds the ports: whoever comes in between waits in the queue.
 
-    What may happen is that a drain sends somebody away unheard (RemoteDisconnected), once per
-    client and restart at most; that costs nothing.
+    What may happen is that a drain sends somebody away unheard, once per client and restart at
+    most; that costs nothing. What such a client sees depends on how much it had sent.
     """
     site.machine.run("systemctl", "stop", "cortexd")
     site.machine.run("systemctl", "enable", "--now", "cortexd.socket", "cortexd.service")
@@ -80,8 +80,9 @@ def test_no_connection_is_refused_while_it_restarts_under_load(site: Site) -> No
         told, _ = clients.communicate("")
     seen = json.loads(told)
     assert len(pids) == 1 + RESTARTS
-    assert seen.keys() <= {"answered", "tokens", "RemoteDisconnected"}, seen
-    assert seen.get("RemoteDisconnected", 0) <= knocking.THREADS * RESTARTS
+    unheard = {"RemoteDisconnected", "BrokenPipeError", "ConnectionResetError"}
+    assert seen.keys() <= {"answered", "tokens", *unheard}, seen
+    assert sum(seen.get(name, 0) for name in unheard) <= knocking.THREADS * RESTARTS
     assert seen["answered"] > 50
     assert site.spent() == before + own + seen["tokens"]
     site.machine.run("systemctl", "disable", "--now", "cortexd.socket")

@@ -185,13 +185,14 @@ async def test_after_fifty_kills_all_that_was_served_is_paid_for_and_no_cap_was_
 
 
 async def use_up(daemon: DaemonProcess) -> None:
-    """Load until both caps have refused; then stop the daemon's clients, and leave it running."""
+    """Load until both caps have refused, which may be at once; then stop the daemon's clients, and
+    leave it running.
+    """
     traffic = Traffic(daemon.gateway, seed=-1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(traffic.run, KEYS, clients_per_key=4))
         await traffic.wait_until_refused("insufficient_quota", "rate_limit_exceeded")
         nursery.cancel_scope.cancel()
-    assert any(answer.status == 200 for answer in traffic.answers)
 
 
 async def test_a_daemon_that_is_asked_to_stop_under_load_cuts_nobody_off_and_leaves_no_ghost(

@@ -16,7 +16,7 @@ from cortexd import __version__
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEBIANS_PYTHON = Path("/usr/bin/python3")
-BYTES_MAX = 7_000_000
+BYTES_MAX = 8_000_000
 
 pytestmark = [
     pytest.mark.slow,
