@@ -63,6 +63,18 @@ def tls_fault(certificate: str, private_key: str) -> tuple[str, str] | None:
     return None
 
 
+def authority_fault(path: str) -> tuple[str, str] | None:
+    """Why nobody can be trusted by this file of certificates: (what, hint); None: they can."""
+    fault = readable_fault(path)
+    if fault is not None:
+        return fault
+    try:
+        ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError):
+        return "it holds no certificate", "the authority's own certificate, in PEM format"
+    return None
+
+
 def readable_fault(path: str) -> tuple[str, str] | None:
     """Why this file cannot be read: (what, hint); None when it can."""
     try:

@@ -25,6 +25,7 @@ from cortexd.config.convert import convert
 from cortexd.config.document import BROKEN, read_document
 from cortexd.config.files import (
     FileFault,
+    authority_fault,
     directory_fault,
     read_secret,
     read_text,
@@ -173,10 +174,16 @@ def _with_paths(config: Config, folder: str, environment: Mapping[str, str]) -> 
         directory = default_ledger_directory(environment)
     if admin_socket is None:
         admin_socket = default_admin_socket(environment)
-    admin_socket = admin_socket and absolute(admin_socket)
+    neuron_ca = config.gateway.neuron_ca
+    gateway = msgspec.structs.replace(
+        config.gateway,
+        tls=tls,
+        admin_socket=admin_socket and absolute(admin_socket),
+        neuron_ca=neuron_ca and absolute(neuron_ca),
+    )
     return msgspec.structs.replace(
         config,
-        gateway=msgspec.structs.replace(config.gateway, tls=tls, admin_socket=admin_socket),
+        gateway=gateway,
         models_config=models and absolute(models),
         ledger=msgspec.structs.replace(config.ledger, directory=absolute(directory)),
     )
@@ -193,6 +200,10 @@ def _try_files(config: Config, report: Report) -> None:
                 report.add(f"gateway.tls.{name}", *fault)
         if not any(faults.values()) and (unusable := tls_fault(**pair)):
             report.add("gateway.tls", *unusable)
+    if config.gateway.neuron_ca is not None:
+        fault = authority_fault(config.gateway.neuron_ca)
+        if fault is not None:
+            report.add("gateway.neuron_ca", *fault)
     fault = directory_fault(config.ledger.directory or "")
     if fault is not None:
         report.add("ledger.directory", *fault)

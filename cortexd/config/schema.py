@@ -94,6 +94,7 @@ class Gateway(_Strict, frozen=True):
     metrics_listen: Text = "127.0.0.1:31314"
     admin_socket: SocketPath | None = None
     tls: Tls | None = None
+    neuron_ca: Text | None = None  # PEM; trusted for neurons beside the system's; absolute then
     body_bytes_max: Bytes = 33_554_432
     bodies_bytes_max: Bytes = 268_435_456  # of all requests in memory together
     head_bytes_max: Bytes = 65_536

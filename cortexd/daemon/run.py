@@ -37,6 +37,7 @@ from cortexd.daemon.sockets import (
     watch_peers,
 )
 from cortexd.daemon.systemd import Notifier
+from cortexd.daemon.tls import TlsProblem, neuron_pool, server_tls
 from cortexd.finished import Finished
 from cortexd.fleet.board import Board
 from cortexd.fleet.operator import FleetOperations
@@ -105,12 +106,12 @@ async def run_daemon(settings: DaemonSettings) -> None:
     closing = Closing(config.gateway.grace_seconds)
     failures: list[JournalFailed] = []
     sockets = _listening_sockets(config)
-    tls = _tls(config)
+    tls = server_tls(config)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, closing, notifier, name="signals")
         desk = await _start_ledger(nursery, config, metrics, closing, failures)
         # The ledger ends once nobody can call it any more, so the desk is what keeps it alive.
-        async with contextlib.aclosing(desk), contextlib.aclosing(_pool(config)) as pool:
+        async with contextlib.aclosing(desk), contextlib.aclosing(neuron_pool(config)) as pool:
             for companion in settings.companions:
                 await nursery.start(companion, name="companion")
             traffic = await _start_fleet(nursery, settings, pool, metrics)
@@ -323,32 +324,6 @@ def _listener(opened: socket.socket, tls: ssl.SSLContext | None) -> Listener:
     opened.setblocking(False)
     plain = trio.SocketListener(trio.socket.from_stdlib_socket(opened))
     return plain if tls is None else trio.SSLListener(plain, tls, https_compatible=True)
-
-
-class TlsProblem(Exception):
-    """A certificate and key that cannot be used; the message says which and why."""
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    """The server's TLS: 1.2 and up, h2 or HTTP/1.1 by ALPN."""
-    tls = config.gateway.tls
-    if tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    try:
-        context.load_cert_chain(tls.certificate, tls.private_key)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsProblem(
-            f"gateway.tls: {tls.certificate} and {tls.private_key} are no usable pair: {error}. "
-            "Give a PEM certificate chain and its unencrypted private key"
-        ) from error
-    return context
-
-
-def _pool(config: Config) -> Pool:
-    return Pool(connect_seconds=config.gateway.connect_seconds)
 
 
 def _server_limits(config: Config) -> ServerLimits:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -251,6 +252,16 @@ def test_tls_files_are_tried_and_found_beside_the_file(folder: Folder) -> None:
     folder.write("key.pem", "no key")
     told = ["gateway.tls: the certificate and the private key cannot be used"]
     assert folder.told(text) == told
+
+
+def test_the_authority_for_neurons_is_tried_and_found_beside_the_file(folder: Folder) -> None:
+    text = "gateway: {neuron_ca: ca.pem}"
+    assert folder.told(text) == ["gateway.neuron_ca: the file does not exist"]
+    folder.write("ca.pem", "no certificate")
+    assert folder.told(text) == ["gateway.neuron_ca: it holds no certificate"]
+    folder.write("ca.pem", trustme.CA().cert_pem.bytes().decode())
+    assert folder.told(text) == []
+    assert folder.load(text).config.gateway.neuron_ca == f"{folder.path}/ca.pem"
 
 
 def test_half_a_pair_of_tls_files_is_told_once(folder: Folder) -> None:
