@@ -143,7 +143,11 @@ async def test_an_alias_is_as_good_as_the_id_in_what_a_verb_tells(tmp_path: Path
 async def let_go(it: World) -> None:
     """Let the request end once its model is to leave."""
     with trio.fail_after(20):
-        while not any(line["note"] for line in (await it.told("models"))["models"]):
+        while not any(
+            line["note"]
+            for line in (await it.told("models"))["models"]
+            if line["model"] == OAK and line["neuron"]
+        ):
             pass
     for neuron in (it.beast, it.scout):
         await neuron.allow(3)
