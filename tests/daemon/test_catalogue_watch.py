@@ -285,10 +285,12 @@ async def test_without_a_file_to_watch_the_task_has_nothing_to_do(tmp_path: Path
     config = tmp_path / "cortexd.yaml"
     config.write_text("ledger: {directory: ledger}\n")
     loaded = load(config, {}, {})
-    watch = CatalogueWatch(loaded.config, loaded.catalogue, lambda _: None)
+    read: list[object] = []
+    watch = CatalogueWatch(loaded.config, loaded.catalogue, read.append)
     watch.reload()
     with trio.fail_after(5):
         await watch.run()
+    assert read == []
 
 
 async def test_long_lists_of_names_and_mistakes_are_cut(

@@ -135,6 +135,7 @@ def test_an_admin_socket_that_was_removed_by_hand_is_no_fault_at_the_end(tmp_pat
     path = tmp_path / "admin.sock"
     with open_admin_socket(str(path)):
         path.unlink()
+    assert not path.exists()
 
 
 def test_the_end_removes_no_other_admin_socket_than_its_own(tmp_path: Path) -> None:

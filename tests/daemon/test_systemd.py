@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 import trio
 
 from cortexd.daemon.systemd import Notifier
@@ -54,11 +55,15 @@ async def test_the_watchdog_is_told_from_the_event_loop(tmp_path: Path) -> None:
 async def test_no_watchdog_is_told_where_none_waits(tmp_path: Path) -> None:
     """The variables of a parent process are not meant for its child."""
     path = str(tmp_path / "notify")
-    for environment in (
-        {"WATCHDOG_USEC": "20000"},
-        {"NOTIFY_SOCKET": path},
-        {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"},
-        {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "soon"},
-    ):
-        with trio.fail_after(5):
-            await Notifier(environment).keep_alive()
+    with notification_socket(path) as listener:
+        listener.setblocking(False)
+        for environment in (
+            {"WATCHDOG_USEC": "20000"},
+            {"NOTIFY_SOCKET": path},
+            {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"},
+            {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "soon"},
+        ):
+            with trio.fail_after(5):
+                await Notifier(environment).keep_alive()
+        with pytest.raises(BlockingIOError):
+            listener.recv(100)

@@ -302,7 +302,11 @@ async def test_a_model_may_be_unloaded_while_it_answers() -> None:
         await neuron.wait_for_hits(1)
         await call(neuron, "POST", "/models/unload", {"model_id": MODEL})
         await neuron.allow(1)
-        await client.read_until(b"[DONE]")
+        answer = await client.read_until(b"[DONE]")
+        health = (await call(neuron, "GET", "/health")).json()
+
+    assert b'"finish_reason":"stop"' in answer
+    assert health["models"] == []
 
 
 async def test_endpoint_and_capabilities_know_ids_with_a_slash() -> None:
