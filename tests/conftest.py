@@ -1,10 +1,13 @@
 """Settings for all tests."""
 
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from cortexd.deadlines import Deadlines, watched_deadlines
 
 # What an example takes says more about the machine than about the code.
 settings.register_profile("cortexd", deadline=None)
@@ -27,3 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(_HERE)
         group = path.parts[0] if path.parts[0] in _ONE_GROUP else path.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture
+async def deadlines() -> AsyncIterator[Deadlines]:
+    """Deadlines that are watched during the test."""
+    async with watched_deadlines() as deadlines:
+        yield deadlines

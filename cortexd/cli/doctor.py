@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import trio
 
 from cortexd.config.addresses import AddressFault, parse_endpoint
 from cortexd.config.schema import Neuron, NeuronKind, Secret
+from cortexd.deadlines import watched_deadlines
 from cortexd.fleet.addresses import without_version_path
 from cortexd.fleet.engines.abilities import loads
 from cortexd.fleet.engines.controls import control_of
@@ -91,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _examine(url: str, name: str, key: Secret | None, key_file: str | None) -> Findings:
     """Ask what it is, then what it has, in its own words."""
-    pool = Pool(CONNECT_SECONDS)
-    try:
+    async with watched_deadlines() as deadlines, aclosing(Pool(deadlines, CONNECT_SECONDS)) as pool:
         recognized = recognize(await _answers(url, key, pool))
         if recognized.kind is None:
             return Findings(url, None, recognized.why)
@@ -110,8 +111,6 @@ async def _examine(url: str, name: str, key: Secret | None, key_file: str | None
         finally:
             await control.aclose()
         return _found(url, recognized, view, written)
-    finally:
-        await pool.aclose()
 
 
 async def _answers(url: str, key: Secret | None, pool: Pool) -> dict[str, Told]:

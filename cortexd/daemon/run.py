@@ -38,6 +38,7 @@ from cortexd.daemon.sockets import (
 )
 from cortexd.daemon.systemd import Notifier
 from cortexd.daemon.tls import TlsProblem, neuron_pool, server_tls
+from cortexd.deadlines import Deadlines
 from cortexd.finished import Finished
 from cortexd.fleet.board import Board
 from cortexd.fleet.operator import FleetOperations
@@ -109,9 +110,14 @@ async def run_daemon(settings: DaemonSettings) -> None:
     tls = server_tls(config)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, closing, notifier, name="signals")
+        deadlines = Deadlines()
+        await nursery.start(deadlines.run, name="deadlines")
         desk = await _start_ledger(nursery, config, metrics, closing, failures)
         # The ledger ends once nobody can call it any more, so the desk is what keeps it alive.
-        async with contextlib.aclosing(desk), contextlib.aclosing(neuron_pool(config)) as pool:
+        async with (
+            contextlib.aclosing(desk),
+            contextlib.aclosing(neuron_pool(config, deadlines)) as pool,
+        ):
             for companion in settings.companions:
                 await nursery.start(companion, name="companion")
             traffic = await _start_fleet(nursery, settings, pool, metrics)
@@ -138,6 +144,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
                     _listener(sockets["gateway"], tls),
                     closing,
                     metrics.connection_contained,
+                    deadlines,
                     ended,
                 ),
                 name="gateway",
@@ -261,6 +268,7 @@ async def _serve_gateway(
     listener: Listener,
     closing: Closing,
     contained: Callable[[], None],
+    deadlines: Deadlines,
     ended: trio.Event,
     *,
     task_status: trio.TaskStatus[None],
@@ -274,7 +282,7 @@ async def _serve_gateway(
         limits,
         closing,
         contained=contained,
-        fast=Http1Face(gateway, fast, room),
+        fast=Http1Face(gateway, fast, room, deadlines),
         task_status=task_status,
     )
     ended.set()

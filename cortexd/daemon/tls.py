@@ -6,6 +6,7 @@ Owns both contexts. The files were tried when the configuration was read; they m
 import ssl
 
 from cortexd.config.schema import Config
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.pool import Pool
 
 
@@ -31,7 +32,7 @@ def server_tls(config: Config) -> ssl.SSLContext | None:
     return context
 
 
-def neuron_pool(config: Config) -> Pool:
+def neuron_pool(config: Config, deadlines: Deadlines) -> Pool:
     """The connections to neurons; the system's authorities are trusted, and the operator's own.
 
     Raises TlsProblem.
@@ -47,4 +48,4 @@ def neuron_pool(config: Config) -> Pool:
                 f"gateway.neuron_ca: {own} cannot be used: {error}. "
                 "Give the certificate of your own authority, in PEM format"
             ) from error
-    return Pool(connect_seconds=config.gateway.connect_seconds, ssl_context=context)
+    return Pool(deadlines, connect_seconds=config.gateway.connect_seconds, ssl_context=context)

@@ -6,18 +6,16 @@ to know where connections come from and what is in a body.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal, Self
 
-import trio
-
+from cortexd.fleet.http_answer import AnswerReader
 from cortexd.fleet.link import Link, LinkBroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from cortexd.fleet.http_answer import AnswerReader
+    from cortexd.deadlines import Deadlines
 
 Clock = Literal["first_byte", "between_bytes"]
 
@@ -47,26 +45,26 @@ class NeuronSilent(Exception):
 
 
 class Answer:
-    """A neuron's answer whose head has come. Leave it with `aclose`, or better use `async with`.
+    """A neuron's answer, first its head. Leave it with `aclose`, or better use `async with`."""
 
-    Inside `async with` the between-bytes clock is one cancel scope for the whole block. When it
-    runs out, `read` raises NeuronSilent as it does outside, and whatever else in the block waits
-    after that is cancelled until the block is left.
-    """
+    __slots__ = ("_between_bytes_seconds", "_deadlines", "_is_silent", "_keep", "_link", "_reader")
 
     def __init__(
         self,
         link: Link,
-        reader: AnswerReader,
         keep: Callable[[Link], None],
+        deadlines: Deadlines,
         between_bytes_seconds: float,
+        *,
+        head_only: bool,
     ) -> None:
-        """For the pool only, once the head has come; `keep` takes the connection back."""
+        """For the pool only, which reads the head; `keep` takes the connection back."""
         self._link: Link | None = link
-        self._reader = reader
+        self._reader = AnswerReader(head_only=head_only)
         self._keep = keep
+        self._deadlines = deadlines
         self._between_bytes_seconds = between_bytes_seconds
-        self._scope: trio.CancelScope | None = None
+        self._is_silent = False
 
     @property
     def status(self) -> int:
@@ -77,6 +75,30 @@ class Answer:
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Names in lower case, in the order they came."""
         return self._reader.headers
+
+    async def receive_head(self, seconds: float) -> None:
+        """Read until the head is complete.
+
+        Raises NeuronBroke, or NeuronSilent after `seconds`; the connection is then closed, as it is
+        when cancelled. Checkpoints.
+        """
+        reader, link = self._reader, self._link
+        assert link is not None, "the head comes first"
+        self._deadlines.start(self, seconds)
+        try:
+            while not reader.head_complete:
+                _feed(reader, await link.receive())
+                if reader.failure is not None and not reader.head_complete:
+                    raise NeuronBroke(reader.failure)
+        except BaseException as error:
+            self._deadlines.stop(self)
+            self._break_off()
+            if isinstance(error, LinkBroken):
+                raise self._why(error, "first_byte") from error
+            raise
+        self._deadlines.stop(self)
+        if reader.complete:
+            self.close()
 
     async def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" after the last.
@@ -106,32 +128,25 @@ class Answer:
         try:
             data = link.receive_now()
             if data is None:
-                data = await self._wait(link)
+                self._deadlines.start(self, self._between_bytes_seconds)
+                try:
+                    data = await link.receive()
+                finally:
+                    self._deadlines.stop(self)
         except LinkBroken as broken:
-            raise NeuronBroke(broken.reason) from broken
+            raise self._why(broken, "between_bytes") from broken
         _feed(self._reader, data)
         if self._reader.complete:
             self.close()  # early: the next request can have the connection already
 
-    async def _wait(self, link: Link) -> bytes:
-        deadline = trio.current_time() + self._between_bytes_seconds
-        scope = self._scope
-        if scope is None:
-            with trio.CancelScope(deadline=deadline) as own:
-                data = await link.receive()
-            if own.cancelled_caught:
-                raise NeuronSilent("between_bytes")
-            return data
-        # Moving a deadline twice costs half of what a scope of its own would.
-        scope.deadline = deadline
-        try:
-            return await link.receive()
-        except trio.Cancelled:
-            if scope.cancel_called:
-                raise NeuronSilent("between_bytes") from None
-            raise
-        finally:
-            scope.deadline = math.inf
+    def expired(self) -> None:
+        """For the clock: to close the connection wakes who waits for it."""
+        self._is_silent = True
+        if self._link is not None:
+            self._link.close()
+
+    def _why(self, broken: LinkBroken, clock: Clock) -> NeuronBroke | NeuronSilent:
+        return NeuronSilent(clock) if self._is_silent else NeuronBroke(broken.reason)
 
     def close(self) -> None:
         """Done with it: keep the connection if the answer ended as it should, else close it now."""
@@ -146,14 +161,16 @@ class Answer:
         else:
             link.close()
 
+    def _break_off(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
     async def aclose(self) -> None:
         """The same as `close`. Does not checkpoint."""
         self.close()
 
     async def __aenter__(self) -> Self:
-        if not self._reader.complete:
-            self._scope = trio.CancelScope()
-            self._scope.__enter__()
         return self
 
     async def __aexit__(
@@ -163,36 +180,6 @@ class Answer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-        scope, self._scope = self._scope, None
-        if scope is None:
-            return
-        scope.__exit__(kind, error, traceback)
-        if scope.cancelled_caught:
-            raise NeuronSilent("between_bytes")
-
-
-async def receive_head(link: Link, reader: AnswerReader, seconds: float) -> None:
-    """Read until the head of the answer is complete.
-
-    Raises NeuronBroke, or NeuronSilent after `seconds`; the connection is then closed, as it is
-    when cancelled. Checkpoints unless the head has come already.
-    """
-    try:
-        with trio.CancelScope(deadline=trio.current_time() + seconds):
-            while not reader.head_complete:
-                data = link.receive_now()
-                if data is None:
-                    data = await link.receive()
-                _feed(reader, data)
-                if reader.failure is not None and not reader.head_complete:
-                    raise NeuronBroke(reader.failure)
-        if not reader.head_complete:
-            raise NeuronSilent("first_byte")
-    except LinkBroken as broken:
-        raise NeuronBroke(broken.reason) from broken
-    finally:
-        if not reader.head_complete:
-            link.close()
 
 
 def _feed(reader: AnswerReader, data: bytes) -> None:

@@ -13,25 +13,21 @@ from __future__ import annotations
 
 import math
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
 import trio
 
 from cortexd.fleet.addresses import Address, address_of
-from cortexd.fleet.answer import (
-    Answer,
-    NeuronBroke,
-    NeuronSilent,
-    NeuronUnreachable,
-    receive_head,
-)
-from cortexd.fleet.http_answer import AnswerReader
+from cortexd.fleet.answer import Answer, NeuronBroke, NeuronSilent, NeuronUnreachable
 from cortexd.fleet.link import Link, LinkBroken, connect
 from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from cortexd.deadlines import Deadlines
 
 __all__ = [
     "Answer",
@@ -51,10 +47,11 @@ _SHUTDOWN_REASON = "the pool is closed"
 
 
 class Pool:
-    """Connections to all neurons. Needs no task of its own."""
+    """Connections to all neurons. Needs no task of its own besides that of its `deadlines`."""
 
     def __init__(
         self,
+        deadlines: Deadlines,
         connect_seconds: float,
         idle_seconds: float = 4.0,
         ssl_context: ssl.SSLContext | None = None,
@@ -63,6 +60,7 @@ class Pool:
 
         `idle_seconds` has to be below the keep-alive time of every neuron (5 s is the usual least).
         """
+        self._deadlines = deadlines
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._ssl_context = ssl_context
@@ -101,15 +99,14 @@ class Pool:
         if len(outgoing.body) > _JOINED_BYTES_MAX:
             pieces = (head, outgoing.body)
         link = await self._hand_over(address, pieces, first_byte_seconds, before_first_byte)
-        reader = AnswerReader(head_only=outgoing.method == "HEAD")
-        await receive_head(link, reader, first_byte_seconds)
-
-        def keep(unused: Link) -> None:
-            self._put_back(address.origin, unused)
-
-        answer = Answer(link, reader, keep, between_bytes_seconds)
-        if reader.complete:
-            answer.close()
+        answer = Answer(
+            link,
+            partial(self._put_back, address.origin),
+            self._deadlines,
+            between_bytes_seconds,
+            head_only=outgoing.method == "HEAD",
+        )
+        await answer.receive_head(first_byte_seconds)
         return answer
 
     async def _hand_over(
@@ -155,10 +152,12 @@ class Pool:
 
     async def _take_idle(self, origin: str) -> Link | None:
         """The connection used last, if it is young and quiet; those that are not are closed."""
-        self._sweep()
+        now = trio.current_time()
+        if now - self._swept_at >= self._idle_seconds:
+            self._sweep(now)
         while links := self._idle.get(origin):  # looked up anew: a look at TLS lets others in
             since, link = links.pop()
-            if trio.current_time() - since <= self._idle_seconds:
+            if now - since <= self._idle_seconds:
                 try:
                     quiet = await link.is_quiet()
                 except BaseException:
@@ -176,11 +175,8 @@ class Pool:
         else:
             links.append((trio.current_time(), link))
 
-    def _sweep(self) -> None:
-        """Close what has been idle for too long, at most once per idle time."""
-        now = trio.current_time()
-        if now - self._swept_at < self._idle_seconds:
-            return
+    def _sweep(self, now: float) -> None:
+        """Close what has been idle for too long; to be done once per idle time."""
         self._swept_at = now
         for origin, links in tuple(self._idle.items()):
             old = [each for each in links if now - each[0] > self._idle_seconds]

@@ -52,7 +52,9 @@ class Client(Protocol):
         """Return once the client has hung up; never otherwise."""
 
     def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """While this is entered, `hung_up` is called as soon as the client has hung up."""
+        """While this is entered: as soon as the client has hung up, `hung_up` is called, and what
+        is being done is cancelled, maybe far beyond this block.
+        """
 
 
 class Core(Protocol[AdmittedT]):

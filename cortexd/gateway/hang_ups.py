@@ -84,12 +84,13 @@ class HangUps:
 async def watched_by_a_task(
     gone: Callable[[], Awaitable[None]], hung_up: Callable[[], None]
 ) -> AsyncIterator[None]:
-    """While this is entered, call `hung_up` when `gone` returns."""
+    """While this is entered: when `gone` returns, call `hung_up` and end what is being done."""
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
             await gone()
             hung_up()
+            nursery.cancel_scope.cancel(reason="the client hung up")
 
         nursery.start_soon(watch, name="hang-up watch")
         yield

@@ -6,17 +6,15 @@ the client and the core. What the bytes mean is decided in `http1_parsing.py` an
 `http1_writing.py`, how they travel in `http1_wire.py`; the same core behind ASGI is `asgi.py`.
 
 Theory of operation. A connection goes round: wait for a head, read the body, have the core answer.
-One cancel scope covers it all; its deadline runs while a head is awaited and is put off while the
-core works. Bytes that come in the meantime are the next requests', and wait, up to a bound. The
-connection ends when anything is out of step: a bad request, a body left unread, an answer not
-finished, a client that has gone.
+One cancel scope covers it all: it is cancelled when a head is awaited for too long, and when the
+client leaves while the core works for it. Bytes that come in the meantime are the next requests',
+and wait, up to a bound. The connection ends when anything is out of step: a bad request, a body
+left unread, an answer not finished, a client that has gone.
 """
 
-import contextlib
-import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from typing import Generic, cast
@@ -24,6 +22,7 @@ from typing import Generic, cast
 import msgspec
 import trio
 
+from cortexd.deadlines import Deadlines
 from cortexd.dialects.refusals import Refusal, RefusalKind, error_body
 from cortexd.gateway.bodies import Body, BodyRoom
 from cortexd.gateway.exchange import (
@@ -66,11 +65,14 @@ class Http1Limits(msgspec.Struct, frozen=True):
 class Http1Face(Generic[AdmittedT]):
     """A core as a server of HTTP/1.1 connections."""
 
-    def __init__(self, core: Core[AdmittedT], limits: Http1Limits, room: BodyRoom) -> None:
+    def __init__(
+        self, core: Core[AdmittedT], limits: Http1Limits, room: BodyRoom, deadlines: Deadlines
+    ) -> None:
         """Serve `core`; `room` is shared with other faces of the same core."""
         self.core = core
         self.limits = limits
         self.room = room
+        self.deadlines = deadlines
         self.hang_ups = HangUps()
 
     async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -90,8 +92,9 @@ class Http1Connection(Generic[AdmittedT]):
         self._face = face
         self._wire = wire
         self._unread = bytearray()
-        self._patience = trio.CancelScope()
+        self._scope = trio.CancelScope()
         self._is_waiting = False
+        self._is_over = False
         self._lingers = False
         self._has_left = False
         self._hung_up: Callable[[], None] | None = None
@@ -108,7 +111,7 @@ class Http1Connection(Generic[AdmittedT]):
         if descriptor is not None:
             hang_ups.add(descriptor, self)
         try:
-            with self._patience:
+            with self._scope:
                 try:
                     raw = await self._next_head(is_first=True)
                     if raw == _H2_PREFACE:
@@ -127,7 +130,15 @@ class Http1Connection(Generic[AdmittedT]):
         """Take no further request: end now if none has come, else after the answer."""
         self.is_draining = True
         if self._is_waiting:
-            self._patience.cancel(reason="draining")
+            self._end("draining")
+
+    def expired(self) -> None:
+        """For the clock: the next head has not come in time."""
+        self._end("no request came")
+
+    def _end(self, reason: str) -> None:
+        self._is_over = True
+        self._scope.cancel(reason=reason)
 
     async def _next_head(self, *, is_first: bool = False) -> bytes:
         """The bytes of the next head; b"" at the end of the connection. Raises BadRequest."""
@@ -137,15 +148,15 @@ class Http1Connection(Generic[AdmittedT]):
             await trio.lowlevel.checkpoint()  # whoever sends many at once must not have every turn
         if self.is_draining or self.is_gone:
             return b""
-        seconds = limits.idle_seconds if is_idle else limits.head_seconds
-        self._patience.deadline = trio.current_time() + seconds
+        deadlines = self._face.deadlines
+        deadlines.start(self, limits.idle_seconds if is_idle else limits.head_seconds)
         self._is_waiting = True
         try:
             end = await self._wait_for_head(is_idle=is_idle)
         finally:
             self._is_waiting = False
-            self._patience.deadline = math.inf
-        if self._patience.cancel_called:
+            deadlines.stop(self)
+        if self._is_over:
             return b""
         raw = bytes(unread[:end])
         del unread[:end]
@@ -171,7 +182,7 @@ class Http1Connection(Generic[AdmittedT]):
             looked_at = len(unread)
             if is_idle and unread:  # not before it is seen that the first bytes are no whole head
                 is_idle = False
-                self._patience.deadline = trio.current_time() + limits.head_seconds
+                self._face.deadlines.start(self, limits.head_seconds)
             data = await self._wire.receive()
             if not data:
                 return 0
@@ -264,21 +275,19 @@ class Http1Connection(Generic[AdmittedT]):
         """See `Client`."""
         if self._wire.descriptor is None or not self._face.hang_ups.is_running:
             return watched_by_a_task(self.gone, hung_up)
-        return self._told(hung_up)
+        return _Told(self, hung_up)
 
-    @contextlib.asynccontextmanager
-    async def _told(self, hung_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Have `has_left` call `hung_up`."""
+    def watch(self, hung_up: Callable[[], None]) -> None:
+        """For `_Told` only: have `has_left` call `hung_up`, and end what is being done."""
         self._hung_up = hung_up
-        watched = self._face.hang_ups.watched
-        watched.add(self)
-        try:
-            if self._has_left:
-                self.has_left()
-            yield
-        finally:
-            watched.discard(self)
-            self._hung_up = None
+        self._face.hang_ups.watched.add(self)
+        if self._has_left:
+            self.has_left()
+
+    def unwatch(self) -> None:
+        """For `_Told` only: nothing is being done that would have to end."""
+        self._hung_up = None
+        self._face.hang_ups.watched.discard(self)
 
     def has_left(self) -> None:
         """The client has hung up: whatever is being done for it ends now."""
@@ -286,6 +295,7 @@ class Http1Connection(Generic[AdmittedT]):
         if self._hung_up is not None:
             self.is_gone = True
             self._hung_up()
+            self._end("the client hung up")
 
     def read_ahead(self) -> None:
         """Take in what was sent ahead of the answer; too much of it is a hang-up."""
@@ -315,6 +325,22 @@ class Http1Connection(Generic[AdmittedT]):
         else:
             with trio.CancelScope(shield=True):  # a second or so at most
                 await self._wire.close(unread=self._lingers or bool(self._unread))
+
+
+class _Told(AbstractAsyncContextManager[None, None]):
+    """While this is entered, a hang-up ends what is being done for the client."""
+
+    __slots__ = ("_connection", "_hung_up")
+
+    def __init__(self, connection: Http1Connection[AdmittedT], hung_up: Callable[[], None]) -> None:
+        self._connection = connection
+        self._hung_up = hung_up
+
+    async def __aenter__(self) -> None:
+        self._connection.watch(self._hung_up)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._connection.unwatch()
 
 
 class Http1Client:
@@ -349,7 +375,7 @@ class Http1Client:
         await self._connection.gone()
 
     def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """While this is entered, `hung_up` is called as soon as the client has hung up."""
+        """See `Client`."""
         return self._connection.watching(hung_up)
 
 

@@ -9,7 +9,6 @@ what was used.
 """
 
 import contextlib
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import msgspec
@@ -105,6 +104,7 @@ class Relay:
         self._clocks = clocks
         self._heartbeats = heartbeats
         self._way = sending.way
+        self._outcome: Outcome | None = None
         self.progress = Progress(sending)
         self._out = Out(client, stream_headers, self.progress, sending.watch(self._way))
 
@@ -129,23 +129,18 @@ class Relay:
         The reservation counts as dispatched from before the first byte goes to a neuron, until that
         neuron has proved that it did nothing. Cancellation closes the connection to it at once.
         """
-        outcomes: list[Outcome] = []
-        with trio.CancelScope() as scope:
+        async with self._client.watching(self._hung_up):
+            if self._sending.stream:
+                with trio.CancelScope() as scope:
+                    async with self._heartbeats.beside(self._out, scope):
+                        self._outcome = await self._through_the_fleet(wanted, traffic, reservation)
+            else:
+                self._outcome = await self._through_the_fleet(wanted, traffic, reservation)
+        return None if self._outcome is None else self._as_sent(self._outcome)
 
-            def hung_up() -> None:
-                if not outcomes:
-                    self.progress.kind = EndingKind.CLIENT_GONE
-                scope.cancel(reason="the client hung up")
-
-            async with self._client.watching(hung_up), self._kept_alive(scope):
-                outcomes.append(await self._through_the_fleet(wanted, traffic, reservation))
-        return self._as_sent(outcomes[0]) if outcomes else None
-
-    def _kept_alive(self, scope: trio.CancelScope) -> AbstractAsyncContextManager[None]:
-        """While this is entered, a client that reads a stream hears of us."""
-        if not self._sending.stream:
-            return contextlib.nullcontext()
-        return self._heartbeats.beside(self._out, scope)
+    def _hung_up(self) -> None:
+        if self._outcome is None:
+            self.progress.kind = EndingKind.CLIENT_GONE
 
     def _as_sent(self, outcome: Outcome) -> Outcome:
         """An error that comes after the head of a stream has to be an event of that stream."""

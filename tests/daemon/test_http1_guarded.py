@@ -17,6 +17,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
 from cortexd.daemon.http_server import Closing, serve
+from cortexd.deadlines import Deadlines
 from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.bodies import BodyRoom
 from cortexd.gateway.http1 import Http1Face, Http1Limits
@@ -167,7 +168,7 @@ async def test_h2_in_the_middle_of_a_connection_is_no_request(tmp_path: Path) ->
         assert await peer.is_closed()
 
 
-async def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_served_too(tmp_path: Path, deadlines: Deadlines) -> None:
     core, closing = PathCore(), Closing(grace_seconds=1)
     listener = trio.socket.socket(socket.AF_UNIX)
     await listener.bind(str(tmp_path / "socket"))
@@ -181,7 +182,7 @@ async def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
                 LIMITS,
                 closing,
                 contained=lambda: None,
-                fast=Http1Face(core, Http1Limits(16_384, 5, 5), BodyRoom(BODY_LIMITS)),
+                fast=Http1Face(core, Http1Limits(16_384, 5, 5), BodyRoom(BODY_LIMITS), deadlines),
             )
         )
         async with await trio.open_unix_socket(str(tmp_path / "socket")) as stream:

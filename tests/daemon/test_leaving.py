@@ -92,7 +92,7 @@ async def scene(server: Server, directory: Path, neuron: SimulatedNeuron) -> Asy
             ) as it,
             trio.open_nursery() as nursery,
         ):
-            face = None if server == "asgi" else Http1Face(it.gateway, fast, room)
+            face = None if server == "asgi" else Http1Face(it.gateway, fast, room, it.deadlines)
             app = AsgiApp(it.gateway, room)
             contained: list[bool] = []
             count = partial(contained.append, True)

@@ -9,6 +9,7 @@ import trustme
 
 from cortexd.config.schema import Config, Gateway
 from cortexd.daemon.tls import TlsProblem, neuron_pool
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.pool import NeuronUnreachable
 from tests.fleet.scripted import answering, ask, ok, scripted, whole
 
@@ -19,7 +20,7 @@ def trusting(certificate: Path | None) -> Config:
 
 
 async def test_a_neuron_of_the_operators_own_authority_is_trusted_and_of_no_other(
-    tmp_path: Path,
+    tmp_path: Path, deadlines: Deadlines
 ) -> None:
     ours, strangers = trustme.CA(), trustme.CA()
     for name, authority in (("ours.pem", ours), ("strangers.pem", strangers)):
@@ -29,7 +30,9 @@ async def test_a_neuron_of_the_operators_own_authority_is_trusted_and_of_no_othe
     for file in (None, "strangers.pem", "ours.pem"):
         async with (
             scripted(answering(ok(b"hello")), tls=served) as neuron,
-            aclosing(neuron_pool(trusting(None if file is None else tmp_path / file))) as pool,
+            aclosing(
+                neuron_pool(trusting(None if file is None else tmp_path / file), deadlines)
+            ) as pool,
         ):
             if file == "ours.pem":
                 assert await whole(await ask(pool, neuron.url)) == b"hello"
@@ -42,4 +45,4 @@ def test_an_authority_that_went_away_since_the_configuration_was_read_is_named(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(TlsProblem, match=r"gateway\.neuron_ca: .*gone\.pem cannot be used"):
-        neuron_pool(trusting(tmp_path / "gone.pem"))
+        neuron_pool(trusting(tmp_path / "gone.pem"), Deadlines())

@@ -10,6 +10,7 @@ import trio
 
 from cortexd.config.check import problems_of
 from cortexd.config.schema import Eviction, RollingWindow
+from cortexd.deadlines import watched_deadlines
 from cortexd.demo.engine import RunningEngine
 from cortexd.demo.world import (
     BALANCE_CAP_TOKENS,
@@ -103,7 +104,11 @@ async def seen(world: DemoWorld) -> FleetView:
     """The world as its neurons tell of it."""
     view = before_the_first_poll(world.config.neurons)
     neurons = dict(view.neurons)
-    async with trio.open_nursery() as nursery, aclosing(Pool(connect_seconds=3)) as pool:
+    async with (
+        watched_deadlines() as deadlines,
+        trio.open_nursery() as nursery,
+        aclosing(Pool(deadlines, connect_seconds=3)) as pool,
+    ):
         for simulated, configured in zip(world.neurons, world.config.neurons, strict=True):
             await nursery.start(simulated.serve)
             control = control_of(configured, pool, timeout_seconds=5)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.pool import Pool
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
+async def pool(deadlines: Deadlines) -> AsyncIterator[Pool]:
     """A pool of plain connections, closed after the test."""
-    pool = Pool(3)
-    yield pool
-    await pool.aclose()
+    async with aclosing(Pool(deadlines, 3)) as pool:
+        yield pool

@@ -212,25 +212,15 @@ async def test_silence_between_bytes_is_told_inside_and_outside_a_block(
         assert pool.idle_links == 0
 
 
-async def test_silence_met_in_a_block_can_be_caught_in_it_and_still_ends_the_block(
-    pool: Pool,
-) -> None:
-    told: list[str] = []
-
-    async def goes_on(answer: Answer) -> None:
-        async with answer:
-            try:
-                await answer.read()
-            except NeuronSilent as silence:
-                told.append(silence.clock)
-            await trio.lowlevel.checkpoint()
-            told.append("went on")
-
+async def test_silence_breaks_the_answer_off_and_cancels_nothing_else(pool: Pool) -> None:
     async with scripted(answering(CHUNKED_HEAD)) as neuron:
-        answer = await ask(pool, neuron.url, between_bytes_seconds=0.03)
-        with pytest.raises(NeuronSilent):
-            await goes_on(answer)
-    assert told == ["between_bytes"]
+        async with await ask(pool, neuron.url, between_bytes_seconds=0.03) as answer:
+            with pytest.raises(NeuronSilent):
+                await answer.read()
+            await trio.lowlevel.checkpoint()
+            with pytest.raises(NeuronBroke):
+                await answer.read()
+        assert pool.idle_links == 0
 
 
 async def test_the_between_bytes_clock_stands_still_while_nobody_reads(

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.link import PlainLink
 from cortexd.fleet.pool import (
     IDLE_LINKS_MAX,
@@ -130,9 +131,9 @@ async def test_a_connection_out_of_step_or_closing_is_closed_by_us_too(
 
 
 async def test_a_connection_idle_for_too_long_is_not_used(
-    mock_clock: trio.testing.MockClock,
+    mock_clock: trio.testing.MockClock, deadlines: Deadlines
 ) -> None:
-    pool = Pool(3, idle_seconds=4)
+    pool = Pool(deadlines, 3, idle_seconds=4)
     async with scripted(answering(ok(b"x"), ok(b"x")), within_seconds=60) as neuron:
         await whole(await ask(pool, neuron.url))
         mock_clock.jump(3.9)
@@ -145,9 +146,9 @@ async def test_a_connection_idle_for_too_long_is_not_used(
 
 
 async def test_old_idle_connections_to_other_neurons_are_closed_in_passing(
-    mock_clock: trio.testing.MockClock,
+    mock_clock: trio.testing.MockClock, deadlines: Deadlines
 ) -> None:
-    pool = Pool(3, idle_seconds=4)
+    pool = Pool(deadlines, 3, idle_seconds=4)
     async with (
         scripted(answering(ok(b"x")), within_seconds=60) as one,
         scripted(answering(ok(b"x")), within_seconds=60) as other,
@@ -184,8 +185,7 @@ async def connected(pool: Pool, url: str) -> PlainLink:
     return PlainLink(plain)
 
 
-async def test_a_closed_pool_keeps_nothing_and_connects_no_more() -> None:
-    pool = Pool(3)
+async def test_a_closed_pool_keeps_nothing_and_connects_no_more(pool: Pool) -> None:
     async with scripted(answering(CHUNKED_HEAD, b"0\r\n\r\n")) as neuron:
         answer = await ask(pool, neuron.url)
         await pool.aclose()
@@ -300,7 +300,9 @@ async def test_nobody_listening_is_unreachable(pool: Pool) -> None:
         await ask(pool, f"http://127.0.0.1:{port}")
 
 
-async def test_a_listener_whose_queue_is_full_is_unreachable_after_the_connect_time() -> None:
+async def test_a_listener_whose_queue_is_full_is_unreachable_after_the_connect_time(
+    deadlines: Deadlines,
+) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -312,7 +314,7 @@ async def test_a_listener_whose_queue_is_full_is_unreachable_after_the_connect_t
             each.connect_ex(("127.0.0.1", port))
             waiting.append(each)
         with trio.fail_after(5), pytest.raises(NeuronUnreachable, match=r"within 0\.05 s"):
-            await ask(Pool(0.05), f"http://127.0.0.1:{port}")
+            await ask(Pool(deadlines, 0.05), f"http://127.0.0.1:{port}")
         for each in waiting:
             each.close()
 

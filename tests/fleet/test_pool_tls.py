@@ -9,6 +9,7 @@ import trio
 import trio.testing
 import trustme
 
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.pool import NeuronBroke, NeuronUnreachable, Pool
 from tests.fleet.scripted import CHUNKED_HEAD, Peer, answering, ask, ok, scripted, whole
 
@@ -24,14 +25,14 @@ def server_context(authority: trustme.CA, host: str = "localhost") -> ssl.SSLCon
     return context
 
 
-def trusting_pool(authority: trustme.CA) -> Pool:
+def trusting_pool(authority: trustme.CA, deadlines: Deadlines) -> Pool:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    return Pool(3, ssl_context=context)
+    return Pool(deadlines, 3, ssl_context=context)
 
 
-async def test_answers_share_a_tls_connection(authority: trustme.CA) -> None:
-    pool = trusting_pool(authority)
+async def test_answers_share_a_tls_connection(authority: trustme.CA, deadlines: Deadlines) -> None:
+    pool = trusting_pool(authority, deadlines)
     big = b"x" * 300_000
     async with scripted(answering(ok(b"one"), ok(big)), tls=server_context(authority)) as neuron:
         assert await whole(await ask(pool, neuron.url)) == b"one"
@@ -42,7 +43,7 @@ async def test_answers_share_a_tls_connection(authority: trustme.CA) -> None:
 
 @pytest.mark.parametrize("farewell", [b"", ok(b"stray")])
 async def test_a_tls_connection_that_was_closed_or_talks_unasked_is_not_used(
-    authority: trustme.CA, farewell: bytes
+    authority: trustme.CA, farewell: bytes, deadlines: Deadlines
 ) -> None:
     done = trio.Event()
 
@@ -57,7 +58,7 @@ async def test_a_tls_connection_that_was_closed_or_talks_unasked_is_not_used(
             await peer.stream.aclose()
             done.set()
 
-    pool = trusting_pool(authority)
+    pool = trusting_pool(authority, deadlines)
     tls = server_context(authority)
     async with scripted(script, answering(ok(b"two")), tls=tls) as neuron:
         assert await whole(await ask(pool, neuron.url)) == b"one"
@@ -68,9 +69,9 @@ async def test_a_tls_connection_that_was_closed_or_talks_unasked_is_not_used(
 
 
 async def test_a_cancel_while_an_idle_tls_connection_is_looked_at_closes_it(
-    authority: trustme.CA,
+    authority: trustme.CA, deadlines: Deadlines
 ) -> None:
-    pool = trusting_pool(authority)
+    pool = trusting_pool(authority, deadlines)
     async with scripted(answering(ok(b"one")), tls=server_context(authority)) as neuron:
         assert await whole(await ask(pool, neuron.url)) == b"one"
         with trio.CancelScope() as scope:
@@ -80,26 +81,32 @@ async def test_a_cancel_while_an_idle_tls_connection_is_looked_at_closes_it(
         assert pool.idle_links == 0
 
 
-async def test_a_certificate_that_nobody_trusts_is_unreachable(authority: trustme.CA) -> None:
+async def test_a_certificate_that_nobody_trusts_is_unreachable(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     async with scripted(answering(), tls=server_context(authority)) as neuron:
         with pytest.raises(NeuronUnreachable, match="certificate is not trusted"):
-            await ask(Pool(3), neuron.url)
+            await ask(Pool(deadlines, 3), neuron.url)
 
 
-async def test_a_certificate_for_another_name_is_unreachable(authority: trustme.CA) -> None:
+async def test_a_certificate_for_another_name_is_unreachable(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     async with scripted(answering(), tls=server_context(authority, "elsewhere.test")) as neuron:
         with pytest.raises(NeuronUnreachable, match="certificate is not trusted"):
-            await ask(trusting_pool(authority), neuron.url)
+            await ask(trusting_pool(authority, deadlines), neuron.url)
 
 
-async def test_a_neuron_that_speaks_no_tls_is_unreachable(authority: trustme.CA) -> None:
+async def test_a_neuron_that_speaks_no_tls_is_unreachable(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     async with scripted(answering(ok(b"x"))) as neuron:
         url = f"https://localhost:{neuron.port}"
         with pytest.raises(NeuronUnreachable):
-            await ask(Pool(0.2), url)
+            await ask(Pool(deadlines, 0.2), url)
 
 
-async def test_a_cancel_is_heard_through_tls(authority: trustme.CA) -> None:
+async def test_a_cancel_is_heard_through_tls(authority: trustme.CA, deadlines: Deadlines) -> None:
     gone = trio.Event()
     asked = trio.Event()
 
@@ -110,7 +117,7 @@ async def test_a_cancel_is_heard_through_tls(authority: trustme.CA) -> None:
         await peer.hung_up()
         gone.set()
 
-    pool = trusting_pool(authority)
+    pool = trusting_pool(authority, deadlines)
     async with scripted(script, tls=server_context(authority)) as neuron:
         async with trio.open_nursery() as nursery:
 
@@ -124,19 +131,23 @@ async def test_a_cancel_is_heard_through_tls(authority: trustme.CA) -> None:
             await gone.wait()
 
 
-async def test_a_tls_connection_cut_in_mid_body_breaks_the_request(authority: trustme.CA) -> None:
+async def test_a_tls_connection_cut_in_mid_body_breaks_the_request(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED_HEAD + b"1\r\nx\r\n")
 
     async with scripted(script, tls=server_context(authority)) as neuron:
-        answer = await ask(trusting_pool(authority), neuron.url)
+        answer = await ask(trusting_pool(authority, deadlines), neuron.url)
         assert await answer.read() == b"x"
         with pytest.raises(NeuronBroke, match="in the middle"):
             await answer.read()
 
 
-async def test_tls_garbage_in_mid_body_breaks_the_request(authority: trustme.CA) -> None:
+async def test_tls_garbage_in_mid_body_breaks_the_request(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED_HEAD)
@@ -145,12 +156,14 @@ async def test_tls_garbage_in_mid_body_breaks_the_request(authority: trustme.CA)
         await peer.hung_up()
 
     async with scripted(script, tls=server_context(authority)) as neuron:
-        answer = await ask(trusting_pool(authority), neuron.url)
+        answer = await ask(trusting_pool(authority, deadlines), neuron.url)
         with pytest.raises(NeuronBroke, match="TLS failed"):
             await answer.read()
 
 
-async def test_a_cancelled_handshake_closes_the_connection(authority: trustme.CA) -> None:
+async def test_a_cancelled_handshake_closes_the_connection(
+    authority: trustme.CA, deadlines: Deadlines
+) -> None:
     accepted = trio.Event()
     gone = trio.Event()
 
@@ -162,7 +175,10 @@ async def test_a_cancelled_handshake_closes_the_connection(authority: trustme.CA
     async with scripted(says_nothing) as neuron:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                ask, trusting_pool(authority), f"https://localhost:{neuron.port}", name="client"
+                ask,
+                trusting_pool(authority, deadlines),
+                f"https://localhost:{neuron.port}",
+                name="client",
             )
             await accepted.wait()
             await trio.testing.wait_all_tasks_blocked()

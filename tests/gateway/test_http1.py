@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from cortexd.deadlines import Deadlines
 from cortexd.gateway.bodies import BodyLimits, BodyRoom
 from cortexd.gateway.http1 import AHEAD_BYTES_MAX, Http1Connection, Http1Face, Http1Limits
 from tests.support.faces import PathCore
@@ -68,15 +69,15 @@ class ScriptedWire:
         self.break_off()
 
 
-async def run(wire: ScriptedWire, core: PathCore | None = None) -> PathCore:
+async def run(wire: ScriptedWire, deadlines: Deadlines) -> PathCore:
     """Serve the connection to its end."""
-    core = core or PathCore()
-    await connection(wire, core).run()
+    core = PathCore()
+    await connection(wire, core, deadlines).run()
     return core
 
 
-def connection(wire: ScriptedWire, core: PathCore) -> Http1Connection[str]:
-    return Http1Face(core, LIMITS, BodyRoom(BODIES)).connection(wire)
+def connection(wire: ScriptedWire, core: PathCore, deadlines: Deadlines) -> Http1Connection[str]:
+    return Http1Face(core, LIMITS, BodyRoom(BODIES), deadlines).connection(wire)
 
 
 def statuses(wire: ScriptedWire) -> list[bytes]:
@@ -84,35 +85,39 @@ def statuses(wire: ScriptedWire) -> list[bytes]:
     return [line.split(b" ")[1] for line in wire.sent.split(b"\r\n") if line.startswith(b"HTTP/")]
 
 
-async def test_one_empty_line_before_a_request_is_skipped_and_no_more_however_they_come() -> None:
+async def test_one_empty_line_before_a_request_is_skipped_and_no_more_however_they_come(
+    deadlines: Deadlines,
+) -> None:
     for pieces in ([b"\r\n" + GET], [b"\r", b"\n", GET], [b"\r\n", GET]):
         wire = ScriptedWire(*pieces, b"")
-        await run(wire)
+        await run(wire, deadlines)
         assert statuses(wire) == [b"200"]
     for pieces in ([b"\r\n\r\n" + GET], [b"\r\n", b"\r\n", GET], [b"\r\n", b"\r", b"\n" + GET]):
         wire = ScriptedWire(*pieces, b"")
-        core = await run(wire)
+        core = await run(wire, deadlines)
         assert statuses(wire) == [b"400"]
         assert core.asked == []
 
 
-async def test_a_head_is_refused_as_soon_as_it_is_too_large() -> None:
+async def test_a_head_is_refused_as_soon_as_it_is_too_large(deadlines: Deadlines) -> None:
     wire = ScriptedWire(b"GET / HTTP/1.1\r\nx: ", b"y" * 2000)
-    await run(wire)
+    await run(wire, deadlines)
     assert statuses(wire) == [b"431"]
     assert wire.lingered
 
 
 @pytest.mark.parametrize("too_much", [0, 1])
-async def test_the_limit_of_a_head_is_exact(too_much: int) -> None:
+async def test_the_limit_of_a_head_is_exact(too_much: int, deadlines: Deadlines) -> None:
     fixed = len(b"GET / HTTP/1.1\r\nhost: x\r\ny: \r\n\r\n")
     head = b"GET / HTTP/1.1\r\nhost: x\r\ny: %b\r\n\r\n" % (b"z" * (1000 - fixed + too_much))
     wire = ScriptedWire(head, b"")
-    await run(wire)
+    await run(wire, deadlines)
     assert statuses(wire) == [b"431" if too_much else b"200"]
 
 
-async def test_each_wait_has_its_own_clock(autojump_clock: trio.testing.MockClock) -> None:
+async def test_each_wait_has_its_own_clock(
+    autojump_clock: trio.testing.MockClock, deadlines: Deadlines
+) -> None:
     """A first head, a later one from its first byte, and the time without any."""
     for script, closed_after in (
         ([], 10),
@@ -125,57 +130,61 @@ async def test_each_wait_has_its_own_clock(autojump_clock: trio.testing.MockCloc
     ):
         wire = ScriptedWire(*script)
         began = trio.current_time()
-        await run(wire)
+        await run(wire, deadlines)
         assert wire.closed_after == pytest.approx(began + closed_after)
 
 
 async def test_a_request_has_no_clock_while_the_core_works(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, deadlines: Deadlines
 ) -> None:
     wire = ScriptedWire(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n", 1000.0, b"")
-    await run(wire)
+    await run(wire, deadlines)
     assert wire.closed_after == pytest.approx(1000)
 
 
-async def test_what_comes_ahead_is_kept_up_to_the_bound() -> None:
+async def test_what_comes_ahead_is_kept_up_to_the_bound(deadlines: Deadlines) -> None:
     for size, script in ((AHEAD_BYTES_MAX, [b""]), (AHEAD_BYTES_MAX + 1, list[bytes]())):
         wire = ScriptedWire(b"GET /silent HTTP/1.1\r\nhost: x\r\n\r\n", b"x" * size, *script)
-        core = await run(wire)
+        core = await run(wire, deadlines)
         assert core.ended.is_set()
         assert wire.sent == b""
 
 
-async def test_reading_ahead_finds_a_hang_up_behind_what_was_sent_ahead() -> None:
+async def test_reading_ahead_finds_a_hang_up_behind_what_was_sent_ahead(
+    deadlines: Deadlines,
+) -> None:
     for script, is_gone in (
         ([b"x"], False),
         ([b"x", b""], True),
         ([b"x" * AHEAD_BYTES_MAX, b"x"], True),
     ):
-        conversation, told = connection(ScriptedWire(*script), PathCore()), trio.Event()
-        async with conversation._told(told.set):
-            conversation.read_ahead()
-            assert told.is_set() == is_gone
+        conversation, told = connection(ScriptedWire(*script), PathCore(), deadlines), trio.Event()
+        conversation.watch(told.set)
+        conversation.read_ahead()
+        assert told.is_set() == is_gone
         assert conversation.is_gone == is_gone
 
 
-async def test_a_hang_up_before_a_request_is_watched_is_told_when_it_is() -> None:
-    conversation, told = connection(ScriptedWire(), PathCore()), trio.Event()
+async def test_a_hang_up_before_a_request_is_watched_is_told_when_it_is(
+    deadlines: Deadlines,
+) -> None:
+    conversation, told = connection(ScriptedWire(), PathCore(), deadlines), trio.Event()
     conversation.has_left()
     assert not conversation.is_gone
-    async with conversation._told(told.set):
-        assert told.is_set()
+    conversation.watch(told.set)
+    assert told.is_set()
     assert conversation.is_gone
 
 
-async def test_nothing_more_is_sent_once_a_send_has_failed() -> None:
+async def test_nothing_more_is_sent_once_a_send_has_failed(deadlines: Deadlines) -> None:
     wire = ScriptedWire(b"GET /pieces HTTP/1.1\r\nhost: x\r\n\r\n", GET, takes=lambda: False)
-    core = await run(wire)
+    core = await run(wire, deadlines)
     assert wire.sent.count(b"\r\n\r\n") == 1
     assert core.paths == ["/pieces"]
     assert wire.closed_after is not None
 
 
-async def test_a_send_that_is_cancelled_ends_the_connection() -> None:
+async def test_a_send_that_is_cancelled_ends_the_connection(deadlines: Deadlines) -> None:
     """Half an answer cannot be continued, whoever cancelled the other half."""
 
     class Stuck(ScriptedWire):
@@ -184,17 +193,17 @@ async def test_a_send_that_is_cancelled_ends_the_connection() -> None:
             return True
 
     wire = Stuck()
-    conversation = connection(wire, PathCore())
+    conversation = connection(wire, PathCore(), deadlines)
     with trio.move_on_after(0):
         await conversation.send(b"half of it")
     assert conversation.is_gone
     assert wire.closed_after is not None
 
 
-async def test_a_drain_waits_for_no_head_and_lets_an_answer_end() -> None:
+async def test_a_drain_waits_for_no_head_and_lets_an_answer_end(deadlines: Deadlines) -> None:
     for script, wanted in (([], []), ([b"GET"], []), ([GET], [b"200"])):
         wire, core = ScriptedWire(*script), PathCore()
-        conversation = connection(wire, core)
+        conversation = connection(wire, core, deadlines)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(conversation.run)
             await trio.testing.wait_all_tasks_blocked()
@@ -203,9 +212,9 @@ async def test_a_drain_waits_for_no_head_and_lets_an_answer_end() -> None:
         assert statuses(wire) == wanted
 
 
-async def test_a_drain_before_the_first_byte_takes_no_request() -> None:
+async def test_a_drain_before_the_first_byte_takes_no_request(deadlines: Deadlines) -> None:
     wire, core = ScriptedWire(GET, b""), PathCore()
-    conversation = connection(wire, core)
+    conversation = connection(wire, core, deadlines)
     conversation.drain()
     await conversation.run()
     assert (core.asked, wire.sent) == ([], b"")

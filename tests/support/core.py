@@ -25,6 +25,7 @@ from cortexd.config.schema import (
     Waiting,
     Window,
 )
+from cortexd.deadlines import Deadlines, watched_deadlines
 from cortexd.dialects.refusals import Refusal
 from cortexd.finished import Finished
 from cortexd.fleet.board import Board
@@ -139,12 +140,18 @@ class Core:
     """A gateway, and the ways in which tests look at it."""
 
     def __init__(
-        self, gateway: Gateway, desk: Desk, traffic: Traffic, told: list[Finished]
+        self,
+        gateway: Gateway,
+        desk: Desk,
+        traffic: Traffic,
+        told: list[Finished],
+        deadlines: Deadlines,
     ) -> None:
         self.gateway = gateway
         self.desk = desk
         self.traffic = traffic
         self.told = told
+        self.deadlines = deadlines
 
     async def ask(
         self,
@@ -237,9 +244,13 @@ async def core(
         waiting=waiting or Waiting(),
         eviction=eviction or Eviction(),
     )
-    board, pool, told = Board(fleet), Pool(connect_seconds=5), list[Finished]()
+    board, told = Board(fleet), list[Finished]()
     traffic = Traffic(config, catalogue or Catalogue(), board, Nobody(), started_unix_seconds=0)
-    async with trio.open_nursery() as nursery:
+    async with (
+        watched_deadlines() as deadlines,
+        contextlib.aclosing(Pool(deadlines, connect_seconds=5)) as pool,
+        trio.open_nursery() as nursery,
+    ):
         await nursery.start(run_ledger, journal, taken, Metrics().ledger)
         await nursery.start(traffic.run, pool)
         for neuron in fleet:
@@ -252,9 +263,8 @@ async def core(
         )
         await nursery.start(gateway.heartbeats.run)
         try:
-            yield Core(gateway, desk, traffic, told)
+            yield Core(gateway, desk, traffic, told, deadlines)
         finally:
             await desk.aclose()
-            await pool.aclose()
             nursery.cancel_scope.cancel()
     journal.close()

@@ -23,6 +23,7 @@ from hypercorn.trio import serve as hypercorn_serve
 from hypercorn.typing import ASGIFramework
 
 from cortexd.daemon.http_server import Closing, ServerLimits, serve
+from cortexd.deadlines import Deadlines, watched_deadlines
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.bodies import BodyLimits, BodyRoom
@@ -51,11 +52,16 @@ class PathCore:
         self.refused: list[Refusal] = []
         self.at_work = 0
         self.began, self.ended = trio.Event(), trio.Event()
+        self.hang_ups = 0
 
     @property
     def paths(self) -> list[str]:
         """The paths that were served, in order."""
         return [incoming.head.path for incoming in self.asked]
+
+    def hung_up(self) -> None:
+        """Count a client that left while it was watched."""
+        self.hang_ups += 1
 
     def admit(self, head: Head) -> str | Refusal:
         """Refuse `/no` by its head."""
@@ -85,15 +91,13 @@ class PathCore:
             case "/silent":
                 await client.gone()
             case "/watched":
-                with trio.CancelScope() as scope:
-                    async with client.watching(scope.cancel):
-                        await trio.sleep_forever()
+                async with client.watching(self.hung_up):
+                    await trio.sleep_forever()
             case "/looked":
-                with trio.CancelScope() as scope:
-                    async with client.watching(scope.cancel):
-                        await trio.testing.wait_all_tasks_blocked()
-                    await client.start(200, ((b"content-length", b"5"),))
-                    await client.finish(b"there")
+                async with client.watching(self.hung_up):
+                    await trio.testing.wait_all_tasks_blocked()
+                await client.start(200, ((b"content-length", b"5"),))
+                await client.finish(b"there")
             case "/flood":
                 await self._flood(client)
             case "/pieces":
@@ -291,11 +295,11 @@ async def served(
     core, room = PathCore(), BodyRoom(body_limits)
     server = Served(core, room, None if certificate is None else certificate.trusting)
     with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
+        async with watched_deadlines() as deadlines, trio.open_nursery() as nursery:
             if face == "stock":
                 await _start_stock(nursery, server, limits, certificate, directory)
             else:
-                await _start_fast(nursery, server, limits, certificate)
+                await _start_fast(nursery, server, limits, certificate, deadlines)
             yield server
             server.closing.drain.set()
     assert core.at_work == 0, "a request outlived its server"
@@ -303,7 +307,11 @@ async def served(
 
 
 async def _start_fast(
-    nursery: trio.Nursery, server: Served, limits: ServerLimits, certificate: Certificate | None
+    nursery: trio.Nursery,
+    server: Served,
+    limits: ServerLimits,
+    certificate: Certificate | None,
+    deadlines: Deadlines,
 ) -> None:
     [plain] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     server.port = plain.socket.getsockname()[1]
@@ -319,7 +327,7 @@ async def _start_fast(
             limits,
             server.closing,
             contained=server.count,
-            fast=Http1Face(server.core, fast, server.room),
+            fast=Http1Face(server.core, fast, server.room, deadlines),
         ),
         name="fast face",
     )

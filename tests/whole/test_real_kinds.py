@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import trio
 
 from cortexd.cli.main import main
 from cortexd.config.schema import Neuron, NeuronKind
+from cortexd.deadlines import watched_deadlines
 from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.load_calls import LoadFailed, LoadSpec
 from cortexd.fleet.neuron import Control
@@ -28,14 +29,11 @@ STOPS, ENDLESS = ModelId("stops"), ModelId("endless")
 @asynccontextmanager
 async def controlled(url: str, kind: NeuronKind) -> AsyncIterator[Control]:
     """The control client of an engine that runs."""
-    pool = Pool(3)
-    control = control_of(Neuron("real", url, kind), pool, timeout_seconds=PATIENCE_SECONDS)
-    try:
-        with trio.fail_after(PATIENCE_SECONDS):
-            yield control
-    finally:
-        await control.aclose()
-        await pool.aclose()
+    async with watched_deadlines() as deadlines, aclosing(Pool(deadlines, 3)) as pool:
+        control = control_of(Neuron("real", url, kind), pool, timeout_seconds=PATIENCE_SECONDS)
+        async with aclosing(control):
+            with trio.fail_after(PATIENCE_SECONDS):
+                yield control
 
 
 async def states(control: Control) -> dict[str, str]:
