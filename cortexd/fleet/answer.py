@@ -76,6 +76,11 @@ class Answer:
         """Names in lower case, in the order they came."""
         return self._reader.headers
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `read` would give b"": the end has come, and all that came before was taken."""
+        return self._reader.complete and not self._reader.has_body
+
     async def receive_head(self, seconds: float) -> None:
         """Read until the head is complete.
 

@@ -6,6 +6,7 @@ client's text can add a header or a second request. Refuses to know sockets and 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ CONNECTION_HEADERS = frozenset(
 )
 """Names that belong to the connection: the pool writes what it needs, a caller none of them."""
 
+_REMEMBERED_MAX = 1024
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -54,21 +56,30 @@ def head_bytes(outgoing: Outgoing, address: Address) -> bytes:
 
     Raises ValueError for a method, path or header that must not be sent: a bug of the caller.
     """
-    if not _METHOD.fullmatch(outgoing.method):
-        raise ValueError("a method is 1 to 16 capital letters")
-    target = address.prefix + outgoing.path
-    if not _TARGET.fullmatch(target):
-        raise ValueError("a path begins with a slash and is percent-encoded")
-    lines = [
-        f"{outgoing.method} {target} HTTP/1.1\r\nhost: {address.host_header}\r\n".encode("ascii")
-    ]
-    for name, value in outgoing.headers:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise ValueError("a header name or value with characters that HTTP forbids")
-        if name.lower() in CONNECTION_HEADERS:
-            raise ValueError(f"the header {name.decode('ascii')} belongs to the connection")
-        lines.append(b"%b: %b\r\n" % (name, value))
+    beginning = _beginning(outgoing.method, address.prefix + outgoing.path, address.host_header)
+    lines = [_header_line(name, value) for name, value in outgoing.headers]
     if outgoing.body or outgoing.method in _BODY_METHODS:
         lines.append(b"content-length: %d\r\n" % len(outgoing.body))
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"%b%b\r\n" % (beginning, b"".join(lines))
+
+
+# What goes to neurons differs from request to request in little more than an id: the rest of it has
+# been checked, and written, before.
+
+
+@functools.lru_cache(_REMEMBERED_MAX)
+def _beginning(method: str, target: str, host_header: str) -> bytes:
+    if not _METHOD.fullmatch(method):
+        raise ValueError("a method is 1 to 16 capital letters")
+    if not _TARGET.fullmatch(target):
+        raise ValueError("a path begins with a slash and is percent-encoded")
+    return f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
+
+
+@functools.lru_cache(_REMEMBERED_MAX)
+def _header_line(name: bytes, value: bytes) -> bytes:
+    if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError("a header name or value with characters that HTTP forbids")
+    if name.lower() in CONNECTION_HEADERS:
+        raise ValueError(f"the header {name.decode('ascii')} belongs to the connection")
+    return b"%b: %b\r\n" % (name, value)

@@ -158,11 +158,13 @@ class Pool:
         while links := self._idle.get(origin):  # looked up anew: a look at TLS lets others in
             since, link = links.pop()
             if now - since <= self._idle_seconds:
-                try:
-                    quiet = await link.is_quiet()
-                except BaseException:
-                    link.close()
-                    raise
+                quiet = link.is_quiet_now()
+                if quiet is None:
+                    try:
+                        quiet = await link.is_quiet()
+                    except BaseException:
+                        link.close()
+                        raise
                 if quiet:
                     return link
             link.close()

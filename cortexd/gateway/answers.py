@@ -25,16 +25,23 @@ NO_NEURON_RETRY_SECONDS = 5
 
 def plain_headers(request_id: str, content_type: str) -> Headers:
     """Headers of a plain answer, but for its length. Both id headers: each SDK reads its own."""
-    return ((b"content-type", content_type.encode("ascii")), *_id_headers(request_id))
+    header_id = request_id.encode("ascii")
+    return (
+        (b"content-type", content_type.encode("ascii")),
+        (b"x-request-id", header_id),
+        (b"request-id", header_id),
+    )
 
 
 def stream_headers(request_id: str) -> Headers:
     """Headers of an event stream; two of them keep proxies from collecting it."""
+    header_id = request_id.encode("ascii")
     return (
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
-        *_id_headers(request_id),
+        (b"x-request-id", header_id),
+        (b"request-id", header_id),
     )
 
 
@@ -175,8 +182,3 @@ def _unservable(neurons: Sequence[NeuronView]) -> list[dict[str, object]]:
             if servable is not None and not servable.ok:
                 found.append({"model": model.id, "node": neuron.name, "reason": servable.reason})
     return found
-
-
-def _id_headers(request_id: str) -> Headers:
-    header_id = request_id.encode("ascii")
-    return ((b"x-request-id", header_id), (b"request-id", header_id))

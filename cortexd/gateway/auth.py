@@ -33,7 +33,8 @@ class Principal(msgspec.Struct, frozen=True):
     `capped`: a cap on tokens may refuse it; `limited`: a cap of any kind may. Shadows refuse
     nothing. `models`: ids or aliases that it may use; None: all. `min_output`: the least output
     tokens of a request that is clamped to what is left; None: it is refused instead. `weight`: its
-    share where requests wait for a model. Both ids are None for an anonymous caller.
+    share where requests wait for a model. `neuron_headers`: what neurons are told of who asks. Both
+    ids are None for an anonymous caller.
     """
 
     account_id: str | None
@@ -44,6 +45,7 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None
     min_output: int | None = None
     weight: float = 1
+    neuron_headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False, limited=False)
@@ -72,6 +74,10 @@ class Keyring:
                 models=key.models,
                 min_output=key.min_output if key.over_cap == "clamp" else None,
                 weight=key.weight,
+                neuron_headers=tuple(
+                    (name, value.encode())
+                    for name, value in zip(PRINCIPAL_HEADERS, (key.account_id, key_id), strict=True)
+                ),
             )
             self._principals[digest] = (digest, principal)
 
@@ -137,6 +143,8 @@ def cap_window(window: Window) -> CapWindow:
 def _bearer(authorization: bytes | None) -> bytes | None:
     if authorization is None:
         return None
+    if authorization.startswith(b"Bearer "):  # as nearly everybody writes it
+        return authorization[7:].strip()
     scheme, _, credential = authorization.strip().partition(b" ")
     return credential.strip() if scheme.lower() == b"bearer" else None
 

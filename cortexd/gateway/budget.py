@@ -113,6 +113,16 @@ def _seconds(milliseconds: int) -> int | float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+_HEADER_NAMES = {
+    counted: (
+        b"x-ratelimit-limit-" + word,
+        b"x-ratelimit-remaining-" + word,
+        b"x-ratelimit-reset-" + word,
+    )
+    for counted, word in (("tokens", b"tokens"), ("requests", b"requests"))
+}
+
+
 def budget_headers(standings: Sequence[Standing]) -> Headers:
     """`x-ratelimit-*` of the token cap and of the request cap with the least left.
 
@@ -121,12 +131,11 @@ def budget_headers(standings: Sequence[Standing]) -> Headers:
     """
     headers: list[tuple[bytes, bytes]] = []
     for counted, tightest in _tightest(standings):
-        word = counted.encode()
-        headers.append((b"x-ratelimit-limit-" + word, b"%d" % tightest.hard_cap))
-        headers.append((b"x-ratelimit-remaining-" + word, b"%d" % tightest.available))
+        limit, remaining, reset = _HEADER_NAMES[counted]
+        headers.append((limit, b"%d" % tightest.hard_cap))
+        headers.append((remaining, b"%d" % tightest.available))
         if tightest.restored_in_ms is not None:
-            reset = go_duration(tightest.restored_in_ms).encode()
-            headers.append((b"x-ratelimit-reset-" + word, reset))
+            headers.append((reset, go_duration(tightest.restored_in_ms).encode()))
     return tuple(headers)
 
 
@@ -148,12 +157,20 @@ def _tightest(
     standings: Sequence[Standing],
 ) -> Iterator[tuple[Literal["tokens", "requests"], Standing]]:
     """Of the caps on tokens and of those on requests the one with the least left."""
-    units: tuple[tuple[Unit, Literal["tokens", "requests"]], ...]
-    units = (("tok", "tokens"), ("req", "requests"))
-    for unit, counted in units:
-        caps = [each for each in standings if each.unit == unit and not each.shadow]
-        if caps:
-            yield counted, min(caps, key=_left)
+    tokens: Standing | None = None
+    requests: Standing | None = None
+    for each in standings:  # told with every answer: plain loops
+        if each.shadow:
+            continue
+        if each.unit == "tok":
+            if tokens is None or each.available < tokens.available:
+                tokens = each
+        elif each.unit == "req" and (requests is None or each.available < requests.available):
+            requests = each
+    if tokens is not None:
+        yield "tokens", tokens
+    if requests is not None:
+        yield "requests", requests
 
 
 def go_duration(milliseconds: int) -> str:

@@ -32,8 +32,9 @@ _NAMES = re.compile(rb"[A-Za-z0-9_,\- ]{1,2048}")
 
 def is_preflight(head: Head) -> bool:
     """Whether a browser asks if a page may make a request."""
-    asked = {b"origin", b"access-control-request-method"}
-    return head.method == "OPTIONS" and asked <= head.headers.keys()
+    if head.method != "OPTIONS":
+        return False
+    return b"origin" in head.headers and b"access-control-request-method" in head.headers
 
 
 def preflight_headers(head: Head) -> Headers:

@@ -7,6 +7,7 @@ ask nobody; an engine is asked only where its count could let the request in, an
 import msgspec
 import trio
 
+from cortexd.dialects.asked import Asked
 from cortexd.dialects.engine_traits import TRAITS
 from cortexd.dialects.exact_count import question, read_count
 from cortexd.dialects.upper_bound import Bound
@@ -30,14 +31,14 @@ def least_bound(principal: Principal, ceiling: Bound) -> Bound:
     return msgspec.structs.replace(ceiling, output_tokens=output_tokens)
 
 
-def could_fit(refused: Refused | None, least: Bound, sending: Sending) -> bool:
+def could_fit(refused: Refused | None, least: Bound, asked: Asked) -> bool:
     """Whether a smaller count of the prompt could let a refused request in.
 
     `refused` None: it was no cap. `least`: what it does not do without, its prompt by its bytes.
     """
     if refused is None or refused.standing.unit != "tok":
         return False
-    prompt_tokens = max(sending.request.asked.least_tokens, 1)
+    prompt_tokens = max(asked.least_tokens, 1)
     at_best = msgspec.structs.replace(least, prompt_tokens=prompt_tokens)
     return at_best.total <= refused.standing.available
 

@@ -119,7 +119,7 @@ ENDPOINTS = (
 )
 
 _ROOT = ENDPOINTS[-1]
-_EXACT = {row.path: row for row in ENDPOINTS if not row.path.endswith("*")}
+_EXACT = {row.path: Match(row) for row in ENDPOINTS if not row.path.endswith("*")}
 _PREFIX = tuple((row.path[:-1], row) for row in ENDPOINTS if row.path.endswith("*"))
 
 
@@ -147,14 +147,14 @@ def spoken_at(path: str, *, to_anthropic: bool = False) -> Endpoint:
     match = _match(path)
     shared = match is None or match.endpoint.kind in (EndpointKind.MODELS, EndpointKind.MODEL)
     if to_anthropic and shared:
-        return _EXACT["/v1/messages"]
+        return _EXACT["/v1/messages"].endpoint
     return _ROOT if match is None else match.endpoint
 
 
 def _match(path: str) -> Match | None:
     exact = _EXACT.get(path) or _EXACT.get(path.rstrip("/"))
     if exact is not None:
-        return Match(exact)
+        return exact
     for prefix, row in _PREFIX:
         if path.startswith(prefix) and len(path) > len(prefix):
             return Match(row, path[len(prefix) :])

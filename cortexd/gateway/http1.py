@@ -201,8 +201,12 @@ class Http1Connection(Generic[AdmittedT]):
         admitted = core.admit(head)
         refusal = admitted if isinstance(admitted, Refusal) else None
         body = Body(self._face.room, refusal=refusal, declared=request.length)
+        framing = request.body
         try:
-            await self._read(request, body)
+            if framing is not None:
+                body.take(framing.take(self._unread))
+                if not framing.complete:
+                    await self._read_rest(request, framing, body)
             if self.is_gone:
                 return False
             client = Http1Client(self, self._response(request))
@@ -223,31 +227,22 @@ class Http1Connection(Generic[AdmittedT]):
             keep_alive=request.keep_alive and is_read,
         )
 
-    async def _read(self, request: RequestHead, body: Body) -> None:
-        """Read the body to its end, or as far as anybody waits for it. Raises BadRequest."""
-        framing = request.body
-        if framing is None:
-            return
-        body.take(framing.take(self._unread))
-        if framing.complete:
-            return
+    async def _read_rest(self, request: RequestHead, framing: Framing, body: Body) -> None:
+        """Read a body to its end, or as far as anybody waits for it. Raises BadRequest."""
         if request.expects_continue:
             if body.refusal is not None:
                 return  # it will not send what it would have sent in vain
             await self.send(CONTINUE)
         with trio.move_on_after(self._face.room.limits.body_seconds) as patience:
-            await self._read_rest(framing, body)
+            while not (framing.complete or body.is_beyond):
+                data = await self._wire.receive()
+                if not data:
+                    self.is_gone = True
+                    return
+                self._unread += data
+                body.take(framing.take(self._unread))
         if patience.cancelled_caught:
             body.took_too_long()
-
-    async def _read_rest(self, framing: Framing, body: Body) -> None:
-        while not (framing.complete or body.is_beyond):
-            data = await self._wire.receive()
-            if not data:
-                self.is_gone = True
-                return
-            self._unread += data
-            body.take(framing.take(self._unread))
 
     async def send(self, data: bytes) -> None:
         """Send to the client, if it is still there. After a cancel it never is: half an answer

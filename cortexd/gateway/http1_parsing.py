@@ -27,8 +27,8 @@ _OTHER_VERSION = re.compile(rb"[A-Z]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
 _BEGINNING = re.compile(rb"[A-Z]|\r?\Z")
 _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 _ABSOLUTE = re.compile(rb"https?://[A-Za-z0-9\-._~%!$&'()*+;=:\[\]]+(/[^?]*)?(?:\?.*)?", re.I)
-_DIGITS = re.compile(rb"[0-9]{1,18}")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+_LENGTH_DIGITS_MAX = 18
 _SIZE_LINE_BYTES_MAX = 256
 _TRAILERS_BYTES_MAX = 8192
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -110,13 +110,18 @@ def parse_head(raw: bytes) -> RequestHead:
         raise BadRequest(400, "The request head is malformed.") from None
     if not lines.complete:  # pragma: no cover - no bytes are known on which we differ
         raise BadRequest(400, "The request head is malformed.")
-    if len(lines.pairs) > HEADERS_MAX:
+    if lines.count > HEADERS_MAX:
         raise BadRequest(431, f"There are more than {HEADERS_MAX} header lines.")
-    headers, about_framing = _sorted(lines.pairs)
-    if b"host" not in headers and not is_http_1_0:
+    if lines.repeated is not None:
+        raise BadRequest(400, f"The header {lines.repeated.decode()} may be given once.")
+    headers = lines.headers
+    host = headers.get(b"host")
+    if host is None and not is_http_1_0:
         raise BadRequest(400, "A Host header is required.")
+    if host is not None and not _HOST.fullmatch(host):
+        raise BadRequest(400, "The Host header is malformed.")
     length = _length(headers)
-    connection = about_framing.get(b"connection", b"")
+    connection = lines.connection
     return RequestHead(
         method=method.decode("ascii"),
         path=_path(target, method),
@@ -130,39 +135,31 @@ def parse_head(raw: bytes) -> RequestHead:
 
 
 class _Lines:
-    """Takes the header lines of one head from llhttp."""
+    """Takes the header lines of one head from llhttp. `connection`: what all of that name say;
+    `repeated`: a name that says where the request ends, and came twice.
+    """
 
-    __slots__ = ("complete", "pairs")
+    __slots__ = ("complete", "connection", "count", "headers", "repeated")
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}
+        self.count = 0
+        self.connection = b""
+        self.repeated: bytes | None = None
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.pairs.append((name.lower(), value.strip(b" \t")))
+        name, value = name.lower(), value.strip(b" \t")
+        self.count += 1
+        if name in _ABOUT_FRAMING:
+            if name == b"connection":
+                self.connection += b"," + value
+            elif name in self.headers:
+                self.repeated = name
+        self.headers[name] = value
 
     def on_headers_complete(self) -> None:
         self.complete = True
-
-
-def _sorted(
-    pairs: list[tuple[bytes, bytes]],
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """All headers by name, and those that frame the message; the latter never twice."""
-    headers = dict(pairs)
-    framing: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        if name not in _ABOUT_FRAMING:
-            continue
-        if name in framing:
-            if name != b"connection":
-                raise BadRequest(400, f"The header {name.decode()} may be given once.")
-            value = framing[name] + b"," + value
-        framing[name] = value
-    host = framing.get(b"host")
-    if host is not None and not _HOST.fullmatch(host):
-        raise BadRequest(400, "The Host header is malformed.")
-    return headers, framing
 
 
 def _length(headers: dict[bytes, bytes]) -> int:
@@ -170,7 +167,7 @@ def _length(headers: dict[bytes, bytes]) -> int:
     length = headers.get(b"content-length")
     if length is None:
         return 0
-    if not _DIGITS.fullmatch(length):
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
         raise BadRequest(400, "The Content-Length is malformed.")
     return int(length)
 

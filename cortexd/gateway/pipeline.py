@@ -31,7 +31,7 @@ from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, over_cap
 from cortexd.gateway.counting import closer, could_fit, least_bound
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
-from cortexd.gateway.exchange import Client, Head, Incoming
+from cortexd.gateway.exchange import Client, Head, Headers, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
@@ -101,8 +101,8 @@ class Gateway:
         principal = self._keyring.authenticate(head.headers)
         if isinstance(principal, Refusal):
             return principal
-        encoding = head.headers.get(b"content-encoding", b"identity")
-        if encoding.strip().lower() not in (b"", b"identity"):
+        encoding = head.headers.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
             return Refusal(
                 RefusalKind.UNSUPPORTED_MEDIA_TYPE,
                 "Compressed request bodies are not accepted; send the body as it is.",
@@ -199,33 +199,36 @@ class Gateway:
         assert surface is not None, "what costs something speaks a dialect"
         bounded = self._bounded(surface, principal, incoming, outlook, capped=capped)
         if isinstance(bounded, Refusal):
-            await self._answer(bounded, outlook, client)
+            await self._answer(bounded, outlook, client, endpoint)
             return
-        ceiling, headers = bounded.ceiling, neuron_headers(principal, head)
-        sending = Sending(surface, bounded.request, bounded.limits, ceiling.output_tokens, headers)
-        granted = await self._reserve(principal, ceiling, head, outlook)
+        granted = await self._reserve(principal, bounded.ceiling, head, outlook)
         if isinstance(granted, Refusal):
-            counted = await self._counted(principal, bounded, sending, outlook)
+            counted = await self._counted(principal, bounded, head, surface, outlook)
             if counted is not None:
                 granted = await self._reserve(principal, counted, head, outlook)
         if isinstance(granted, Refusal):
-            await self._answer(granted, outlook, client)
+            await self._answer(granted, outlook, client, endpoint)
             return
+        request, asked = bounded.request, bounded.request.asked
         async with granted:  # leaving settles, whatever happened
+            headers = neuron_headers(principal, head)
+            output_tokens = granted.bound.output_tokens
+            sending = Sending(surface, request, bounded.limits, output_tokens, headers)
+            stream_headers: Headers = ()
+            if asked.stream:
+                told = endpoint.limits(granted.standings, wall_ms=_wall_ms())
+                stream_headers = answers.stream_headers(head.request_id) + told
             relay = Relay(
-                sending.with_limit(granted.bound.output_tokens),
+                sending,
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
                 heartbeats=self.heartbeats,
-                stream_headers=(
-                    *answers.stream_headers(head.request_id),
-                    *endpoint.limits(granted.standings, wall_ms=_wall_ms()),
-                ),
+                stream_headers=stream_headers,
             )
             outlook.progress = relay.progress
             try:
-                wanted = self._wanted(principal, bounded.request.asked, bounded.model, granted)
+                wanted = self._wanted(principal, asked, bounded.model, granted)
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
@@ -233,7 +236,7 @@ class Gateway:
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
         elif outcome is not None:
-            await self._answer(outcome, outlook, client, granted)
+            await self._answer(outcome, outlook, client, endpoint)
 
     def _bounded(
         self,
@@ -307,14 +310,22 @@ class Gateway:
         return granted
 
     async def _counted(
-        self, principal: Principal, bounded: Bounded, sending: Sending, outlook: Outlook
+        self,
+        principal: Principal,
+        bounded: Bounded,
+        head: Head,
+        surface: Surface,
+        outlook: Outlook,
     ) -> Bound | None:
         """A closer bound of what was refused by its bytes, where that could let it in."""
-        least = least_bound(principal, bounded.ceiling)
-        if not self._settings.exact_counts or not could_fit(outlook.refused, least, sending):
+        ceiling = bounded.ceiling
+        asked = bounded.request.asked
+        least = least_bound(principal, ceiling)
+        if not self._settings.exact_counts or not could_fit(outlook.refused, least, asked):
             return None
-        routes = self._traffic.routes(bounded.model)
-        return await closer(bounded.ceiling, sending, routes, self._pool)
+        headers = neuron_headers(principal, head)
+        sending = Sending(surface, bounded.request, bounded.limits, ceiling.output_tokens, headers)
+        return await closer(ceiling, sending, self._traffic.routes(bounded.model), self._pool)
 
     def _ledger_down(self, down: LedgerDown) -> Refusal:
         return answers.ledger_down(self._desk.condition, is_busy=isinstance(down, LedgerBusy))
@@ -365,13 +376,17 @@ class Gateway:
         answer: bytes | Reply | Refusal,
         outlook: Outlook,
         client: Client,
-        reservation: Reservation | None = None,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        """Send a whole answer with the headers that every answer carries."""
+        """Send a whole answer with the headers that every answer carries.
+
+        `endpoint`: of a request for work; else it is found out who reads the answer.
+        """
         request_id = outlook.head.request_id
-        to_anthropic = b"anthropic-version" in outlook.head.headers
-        endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
-        standings = reservation.standings if reservation else outlook.standings
+        if endpoint is None:
+            to_anthropic = b"anthropic-version" in outlook.head.headers
+            endpoint = spoken_at(outlook.head.path, to_anthropic=to_anthropic)
+        standings = outlook.standings
         extra = endpoint.limits(standings, wall_ms=_wall_ms()) if standings else ()
         if isinstance(answer, Refusal):
             model = outlook.asked.model if outlook.asked is not None else ""
@@ -381,7 +396,7 @@ class Gateway:
         else:
             reply = Reply(answer) if isinstance(answer, bytes) else answer
             outlook.status, body = 200, reply.body
-            headers = (*answers.plain_headers(request_id, reply.content_type), *extra)
+            headers = answers.plain_headers(request_id, reply.content_type) + extra
         length = (b"content-length", b"%d" % len(body))
         await client.start(outlook.status, (*headers, length))
         await client.finish(body)

@@ -43,6 +43,7 @@ class Progress:
         self.first_byte_at: float | None = None
         self.on_first_byte: Callable[[], None] | None = None
         self.waited_seconds = 0.0
+        self._waits_since: float | None = None
         self.unserved: Unserved | None = None
         self.refusal: Refusal | None = None
 
@@ -52,6 +53,16 @@ class Progress:
         self.did_no_work = self.elsewhere = self.was_not_there = False
         self.lacks_endpoint = False
         self.failure = self.kind = self.verdict = self.attempt = None
+
+    def waits(self) -> None:
+        """It has to wait for its turn."""
+        self._waits_since = trio.current_time()
+
+    def waits_no_more(self) -> None:
+        """Its turn has come, or never will; it may not have waited at all."""
+        if self._waits_since is not None:
+            self.waited_seconds += trio.current_time() - self._waits_since
+            self._waits_since = None
 
     def first_byte(self) -> None:
         """Note the moment of the first piece of the answer, and tell who waits for it."""

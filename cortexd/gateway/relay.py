@@ -177,13 +177,13 @@ class Relay:
         return unserved(self._sending.request.asked.model, turn)
 
     async def _turn(self, wanted: Wanted, traffic: Traffic) -> Serving | Unserved:
-        began = trio.current_time()
         try:
             return await traffic.turn(wanted, on_wait=self._tell_that_it_waits)
         finally:
-            self.progress.waited_seconds += trio.current_time() - began
+            self.progress.waits_no_more()
 
     async def _tell_that_it_waits(self) -> None:
+        self.progress.waits()
         if self._sending.stream:
             await self._out.heartbeat()
 

@@ -41,10 +41,6 @@ class Sending(msgspec.Struct, frozen=True):
         """Whether the client asked for a stream."""
         return self.request.asked.stream
 
-    def with_limit(self, output_tokens: int) -> "Sending":
-        """The same with the output that was reserved, which may be less than was asked for."""
-        return msgspec.structs.replace(self, output_tokens=output_tokens)
-
     @property
     def way(self) -> Way:
         """How it is put unless a neuron reads it as it is."""
@@ -69,24 +65,17 @@ class Sending(msgspec.Struct, frozen=True):
     def to(self, route: Route) -> "Attempt":
         """Write it for one neuron."""
         engine, way = TRAITS[route.kind], self.way_to(route)
-        gathering = None
-        if not self.stream and not engine.stops_plain:
+        streamed, gathering = self.stream, None
+        if not streamed and not engine.stops_plain:
+            streamed = True
             gathering = way.request.gather(output_tokens=self.output_tokens)
-        streamed = self.stream or gathering is not None
-        target = Target(route.model, self.output_tokens, engine, stream=streamed)
+        target = Target(route.model, self.output_tokens, engine, streamed)
         written = way.request.write(self.limits, target)
-        outgoing = Outgoing(
-            route.base_url,
-            "POST",
-            way.surface.neuron_path + engine.query,
-            (
-                *body_headers(written, stream=target.stream),
-                *self.headers,
-                *written.headers,
-                *_credential(route),
-            ),
-            written.body,
-        )
+        headers = body_headers(written, stream=streamed) + self.headers + written.headers
+        if route.api_key is not None:
+            headers += ((b"authorization", b"Bearer " + route.api_key.encode()),)
+        path = way.surface.neuron_path + engine.query
+        outgoing = Outgoing(route.base_url, "POST", path, headers, written.body)
         return Attempt(outgoing, engine, way, streamed, gathering)
 
 
@@ -102,9 +91,3 @@ class Attempt(msgspec.Struct, frozen=True):
     way: Way
     streamed: bool
     gathering: Gathering | None = None
-
-
-def _credential(route: Route) -> Headers:
-    if route.api_key is None:
-        return ()
-    return ((b"authorization", b"Bearer " + route.api_key.encode()),)
