@@ -23,7 +23,7 @@ class Peer(Protocol):
         """The client has hung up, or has shut down its side."""
 
     def read_ahead(self) -> None:
-        """Take in what waits in the kernel: a hang-up is behind it."""
+        """If it is being served, take in what waits in the kernel: a hang-up is behind it."""
 
 
 class HangUps:
@@ -33,7 +33,6 @@ class HangUps:
         """Nobody is watched before `run`."""
         self._epoll: select.epoll | None = None
         self._peers: dict[int, Peer] = {}
-        self.watched: set[Peer] = set()
 
     @property
     def is_running(self) -> bool:
@@ -58,7 +57,7 @@ class HangUps:
         """Tell every peer that has left, until cancelled.
 
         A hang-up behind bytes that nobody reads may not be seen by the kernel, when they fill its
-        buffer; so the watched are read from once a second.
+        buffer; so those that are being served are read from once a second.
         """
         with select.epoll() as self._epoll:
             try:
@@ -72,7 +71,7 @@ class HangUps:
                         if left is not None:
                             left.has_left()
                     if trio.current_time() >= sweep_at:
-                        for peer in tuple(self.watched):
+                        for peer in tuple(self._peers.values()):
                             peer.read_ahead()
                         sweep_at = trio.current_time() + _SWEEP_SECONDS
             finally:

@@ -96,6 +96,7 @@ class Http1Connection(Generic[AdmittedT]):
         self._is_waiting = False
         self._is_over = False
         self._lingers = False
+        self._is_told = False
         self._has_left = False
         self._hung_up: Callable[[], None] | None = None
         self.is_draining = False
@@ -108,8 +109,9 @@ class Http1Connection(Generic[AdmittedT]):
         start: they are what it has sent. Raises what the core raises.
         """
         hang_ups, descriptor = self._face.hang_ups, self._wire.descriptor
-        if descriptor is not None:
+        if descriptor is not None and hang_ups.is_running:
             hang_ups.add(descriptor, self)
+            self._is_told = True
         try:
             with self._scope:
                 try:
@@ -170,19 +172,20 @@ class Http1Connection(Generic[AdmittedT]):
         unread, limits = self._unread, self._face.limits
         looked_at, is_early = 0, True
         while True:
-            if is_early and unread.startswith(b"\r\n"):
-                del unread[:2]  # some clients end a body with a line end too many
-                is_early = False
-            end = end_of_head(unread, looked_at)
-            if (end or len(unread)) > limits.head_bytes_max:
-                raise BadRequest(431, "The request head is too large.")
-            if end:
-                return end
-            check_beginning(unread)
-            looked_at = len(unread)
-            if is_idle and unread:  # not before it is seen that the first bytes are no whole head
-                is_idle = False
-                self._face.deadlines.start(self, limits.head_seconds)
+            if unread:
+                if is_early and unread.startswith(b"\r\n"):
+                    del unread[:2]  # some clients end a body with a line end too many
+                    is_early = False
+                end = end_of_head(unread, looked_at)
+                if (end or len(unread)) > limits.head_bytes_max:
+                    raise BadRequest(431, "The request head is too large.")
+                if end:
+                    return end
+                check_beginning(unread)
+                looked_at = len(unread)
+                if is_idle and unread:  # not before it is seen that the first bytes are no whole head
+                    is_idle = False
+                    self._face.deadlines.start(self, limits.head_seconds)
             data = await self._wire.receive()
             if not data:
                 return 0
@@ -268,21 +271,17 @@ class Http1Connection(Generic[AdmittedT]):
 
     def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
         """See `Client`."""
-        if self._wire.descriptor is None or not self._face.hang_ups.is_running:
-            return watched_by_a_task(self.gone, hung_up)
-        return _Told(self, hung_up)
+        if self._is_told:
+            return _Told(self, hung_up)
+        return watched_by_a_task(self.gone, hung_up)
 
-    def watch(self, hung_up: Callable[[], None]) -> None:
-        """For `_Told` only: have `has_left` call `hung_up`, and end what is being done."""
+    def watch(self, hung_up: Callable[[], None] | None) -> None:
+        """For `_Told` only: have `has_left` call `hung_up`, and end what is being done; None: do
+        not, nothing is being done any more.
+        """
         self._hung_up = hung_up
-        self._face.hang_ups.watched.add(self)
         if self._has_left:
             self.has_left()
-
-    def unwatch(self) -> None:
-        """For `_Told` only: nothing is being done that would have to end."""
-        self._hung_up = None
-        self._face.hang_ups.watched.discard(self)
 
     def has_left(self) -> None:
         """The client has hung up: whatever is being done for it ends now."""
@@ -293,7 +292,9 @@ class Http1Connection(Generic[AdmittedT]):
             self._end("the client hung up")
 
     def read_ahead(self) -> None:
-        """Take in what was sent ahead of the answer; too much of it is a hang-up."""
+        """While a request is answered, take in what was sent ahead; too much of it is a hang-up."""
+        if self._hung_up is None:
+            return
         while (data := self._wire.receive_now()) is not None:
             self._unread += data
             if not data or len(self._unread) > AHEAD_BYTES_MAX:
@@ -335,7 +336,7 @@ class _Told(AbstractAsyncContextManager[None, None]):
         self._connection.watch(self._hung_up)
 
     async def __aexit__(self, *_: object) -> None:
-        self._connection.unwatch()
+        self._connection.watch(None)
 
 
 class Http1Client:

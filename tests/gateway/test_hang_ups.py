@@ -88,26 +88,29 @@ async def test_a_descriptor_that_is_used_again_belongs_to_the_new_connection() -
             hang_ups.forget(number, new)
 
 
-async def test_the_watched_are_read_from_once_in_a_while(
+async def test_peers_are_had_read_once_in_a_while(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hang_ups, peer = HangUps(), Listening()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(hang_ups.run)
-        hang_ups.watched.add(peer)
-        with trio.move_on_after(3.5):
-            await trio.sleep_forever()
-        nursery.cancel_scope.cancel()
+    here, there = socket.socketpair()
+    with here, there:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hang_ups.run)
+            hang_ups.add(here.fileno(), peer)
+            with trio.move_on_after(3.5):
+                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
     assert peer.reads == 3
 
 
-async def test_the_watched_are_read_from_even_if_others_hang_up_all_the_time(
+async def test_peers_are_had_read_even_if_others_hang_up_all_the_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hang_ups, peer = HangUps(), Listening()
+    watched, kept = socket.socketpair()
     async with trio.open_nursery() as nursery:
         await nursery.start(hang_ups.run)
-        hang_ups.watched.add(peer)
+        hang_ups.add(watched.fileno(), peer)
         for _ in range(7):
             here, there = socket.socketpair()
             with here, there:
@@ -119,4 +122,6 @@ async def test_the_watched_are_read_from_even_if_others_hang_up_all_the_time(
             with trio.move_on_after(0.5):
                 await trio.sleep_forever()
         nursery.cancel_scope.cancel()
+    watched.close()
+    kept.close()
     assert peer.reads == 3
