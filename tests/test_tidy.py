@@ -17,20 +17,21 @@ from tests.support.house_rules import Rule, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_CORE = {"dialects", "config", "ledger", "fleet", "metrics", "finished"}
+_CORE = {"dialects", "config", "ledger", "fleet", "metrics", "finished", "deadlines"}
 #: Room -> the rooms it may import besides itself. Arrows point down only.
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"daemon", "demo", "gateway", *_CORE},
     "daemon": {"gateway", "demo", *_CORE},
     "demo": set(_CORE),
-    "gateway": {"ledger", "fleet", "metrics", "finished", "dialects"},
+    "gateway": {"ledger", "fleet", "metrics", "finished", "dialects", "deadlines"},
     # metrics and the struct of a finished request lie on top of the two rooms they tell about.
     "metrics": {"ledger", "fleet", "finished", "dialects"},
     "finished": {"ledger", "fleet", "dialects"},
     "ledger": {"dialects"},
-    "fleet": {"dialects"},
+    "fleet": {"dialects", "deadlines"},
     "dialects": set[str](),
+    "deadlines": set[str](),
     "config": set[str](),
     "": set[str](),
 }
@@ -44,6 +45,7 @@ IO_MODULES = {
     "cortexd/cli/*.py",
     "cortexd/daemon/*.py",
     "cortexd/demo/*.py",
+    "cortexd/deadlines.py",
     "cortexd/config/load.py",
     "cortexd/config/files.py",
     "cortexd/ledger/clock.py",
@@ -57,7 +59,6 @@ IO_MODULES = {
     "cortexd/ledger/desk.py",
     "cortexd/fleet/pool.py",
     "cortexd/fleet/link.py",
-    "cortexd/fleet/answer.py",
     "cortexd/fleet/neuron.py",
     "cortexd/fleet/engines/controls.py",
     "cortexd/fleet/engines/neuron.py",
@@ -114,6 +115,7 @@ NURSERIES = {
     "cortexd/fleet/traffic.py",  # loads and unloads, whoever waits for them
     "cortexd/gateway/heartbeats.py",  # heartbeats that are being written, of any stream
     "cortexd/gateway/hang_ups.py",  # the hang-up watcher of one request over TLS or ASGI
+    "cortexd/deadlines.py",  # the watching of clocks, where no daemon does it
     "cortexd/demo/neuron.py",  # a simulated neuron is a whole server
     "cortexd/demo/http.py",
     "cortexd/demo/loads.py",

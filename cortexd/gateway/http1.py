@@ -183,7 +183,9 @@ class Http1Connection(Generic[AdmittedT]):
                     return end
                 check_beginning(unread)
                 looked_at = len(unread)
-                if is_idle and unread:  # not before it is seen that the first bytes are no whole head
+                if (
+                    is_idle and unread
+                ):  # not before it is seen that the first bytes are no whole head
                     is_idle = False
                     self._face.deadlines.start(self, limits.head_seconds)
             data = await self._wire.receive()

@@ -203,7 +203,7 @@ class Gateway:
             return
         granted = await self._reserve(principal, bounded.ceiling, head, outlook)
         if isinstance(granted, Refusal):
-            counted = await self._counted(principal, bounded, head, surface, outlook)
+            counted = await self._counted(principal, bounded, surface, outlook)
             if counted is not None:
                 granted = await self._reserve(principal, counted, head, outlook)
         if isinstance(granted, Refusal):
@@ -310,21 +310,15 @@ class Gateway:
         return granted
 
     async def _counted(
-        self,
-        principal: Principal,
-        bounded: Bounded,
-        head: Head,
-        surface: Surface,
-        outlook: Outlook,
+        self, principal: Principal, bounded: Bounded, surface: Surface, outlook: Outlook
     ) -> Bound | None:
         """A closer bound of what was refused by its bytes, where that could let it in."""
-        ceiling = bounded.ceiling
-        asked = bounded.request.asked
+        request, ceiling = bounded.request, bounded.ceiling
         least = least_bound(principal, ceiling)
-        if not self._settings.exact_counts or not could_fit(outlook.refused, least, asked):
+        if not self._settings.exact_counts or not could_fit(outlook.refused, least, request.asked):
             return None
-        headers = neuron_headers(principal, head)
-        sending = Sending(surface, bounded.request, bounded.limits, ceiling.output_tokens, headers)
+        headers = neuron_headers(principal, outlook.head)
+        sending = Sending(surface, request, bounded.limits, ceiling.output_tokens, headers)
         return await closer(ceiling, sending, self._traffic.routes(bounded.model), self._pool)
 
     def _ledger_down(self, down: LedgerDown) -> Refusal:
