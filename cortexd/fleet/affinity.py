@@ -1,7 +1,7 @@
-"""Which neuron has the beginning of a conversation in its cache, and who is asked in what order.
+"""Which neuron has the beginning of a conversation in its cache, and who is asked first.
 
-Owns the marks of conversations and the order of replicas. Refuses to know prompts: of a
-conversation only keyed digests are kept, which say nothing without the secret of this process.
+Owns the marks of conversations, and who of several replicas comes first. Refuses to know prompts:
+of a conversation only keyed digests are kept, which say nothing without the secret of this process.
 
 Theory. A neuron that has read a prompt reads a longer one with the same beginning much faster. A
 client sends its whole conversation every time, so the boundaries of its messages are where one
@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, NewType
 
 import msgspec
 
-from cortexd.fleet.breaker import State
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence, Set
 
     from cortexd.fleet.view import NeuronName
 
@@ -155,26 +153,21 @@ class Affinity:
             places.popitem(last=False)
 
 
-def rank(
-    candidates: Iterable[NeuronName],
+def first(
     busy: Mapping[NeuronName, int],
-    states: Mapping[NeuronName, State],
+    not_closed: Set[NeuronName],
     preferred: NeuronName | None = None,
-) -> list[NeuronName]:
-    """The candidates that may be asked, in the order in which to try them.
+) -> NeuronName:
+    """The candidate that is to be tried first.
 
-    `candidates`: healthy, with the model loaded and servable, not tried yet, not draining. `busy`:
-    requests in flight and waiting, absent is 0. `states`: of their breakers, absent is closed.
+    `busy`: every candidate, with the requests that it has in flight and waiting: healthy, with the
+    model loaded and servable, not tried yet, not draining, and its breaker lets the request pass.
+    `not_closed`: whose breaker does so only for a probe.
 
-    First `preferred`, if its breaker is closed: a neuron in trouble has hardly kept its cache. Then
+    It is `preferred`, if its breaker is closed: a neuron in trouble has hardly kept its cache. Else
     the least busy; of equals one with a closed breaker, so that a request is made a probe only
-    where the others have more to do; then by name. Open breakers are left out, and half-open ones
-    that wait for their probe.
+    where the others have more to do; then by name.
     """
-    order: list[tuple[bool, int, bool, NeuronName]] = []
-    for name in candidates:
-        state = states.get(name, State.CLOSED)
-        if state.admits:
-            closed = state is State.CLOSED
-            order.append((not (closed and name == preferred), busy.get(name, 0), not closed, name))
-    return [name for *_, name in sorted(order)]
+    if preferred is not None and preferred not in not_closed:
+        return preferred
+    return min([(many, name in not_closed, name) for name, many in busy.items()])[2]

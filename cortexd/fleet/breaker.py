@@ -134,10 +134,9 @@ class Breaker(msgspec.Struct, frozen=True):
 
     def begin(self, now_ms: int, settings: BreakerSettings) -> tuple[Breaker, Ticket]:
         """A request goes out; ask `state` first, and give the ticket to `end` whatever happens."""
-        state = self.state(now_ms)
-        assert state.admits, "a request went out through an open breaker"
-        if state is State.CLOSED:
+        if self.open_until_ms is None:
             return self, Ticket(self.era)
+        assert self.state(now_ms).admits, "a request went out through an open breaker"
         probe = self.probes + 1
         probing = replace(self, probes=probe, probe_until_ms=now_ms + settings.probe_ms)
         return probing, Ticket(self.era, probe)
@@ -191,12 +190,16 @@ _NEW = Breaker()
 
 
 class Breakers:
-    """The breakers of a fleet by neuron: one owner, one thread. A name not heard of is closed."""
+    """The breakers of a fleet by neuron: one owner, one thread. A name not heard of is closed.
+
+    `not_closed`: the neurons with any other breaker, to be read only. Requests look there first.
+    """
 
     def __init__(self, settings: BreakerSettings | None = None) -> None:
         """Begin with every breaker closed."""
         self._settings = settings or BreakerSettings()
         self._breakers: dict[NeuronName, Breaker] = {}
+        self.not_closed: set[NeuronName] = set()
 
     def state(self, neuron: NeuronName, now_ms: int) -> State:
         """What passes to a neuron now."""
@@ -221,8 +224,15 @@ class Breakers:
         if before is None:
             return None  # taken out of the configuration meanwhile
         after = self._breakers[neuron] = before.end(ticket, verdict, now_ms, self._settings)
-        return None if after.era == before.era else after.state(now_ms)
+        if after.era == before.era:
+            return None
+        if after.open_until_ms is None:
+            self.not_closed.discard(neuron)
+        else:
+            self.not_closed.add(neuron)
+        return after.state(now_ms)
 
     def keep(self, neurons: Set[NeuronName]) -> None:
         """Forget all others: they are no longer configured."""
         self._breakers = {name: each for name, each in self._breakers.items() if name in neurons}
+        self.not_closed &= neurons

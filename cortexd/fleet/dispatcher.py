@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cortexd.fleet.breaker import State
 from cortexd.fleet.lines import Clock, Limit, Line, Waiting
 from cortexd.fleet.planner import Held, Need, Ride
 from cortexd.fleet.serving import Cause, Serving, Unserved
@@ -69,6 +68,14 @@ class Dispatcher:
 
     # Requests.
 
+    def serve(self, wanted: Wanted, now_ms: int) -> Serving | None:
+        """A request comes that can be served at once; None: it has to `enter`.
+
+        It changes nothing that anybody waits for, so that `wake_at_ms` and the orders stay as they
+        are. Who comes while others wait has to wait as well.
+        """
+        return None if wanted.model in self._lines else self._serve(wanted, now_ms)
+
     def enter(
         self, wanted: Wanted, now_ms: int, notify: Callable[[], None]
     ) -> Serving | Unserved | Waiting:
@@ -76,11 +83,11 @@ class Dispatcher:
 
         Whatever comes of it: a `Serving` has to be ended, a `Waiting` to be left.
         """
+        serving = self.serve(wanted, now_ms)
+        if serving is not None:
+            return serving
         line = self._lines.get(wanted.model)
         if line is None:
-            serving = self._serve(wanted, now_ms)
-            if serving is not None:
-                return serving
             opened = self._open(wanted.model, now_ms)
             if isinstance(opened, Unserved):
                 return self._told(wanted.model, opened)
@@ -117,25 +124,35 @@ class Dispatcher:
             serving.lease.give_back(served=True)
             serving.lease = None
 
-    def end(self, serving: Serving, verdict: Verdict | None, now_ms: int) -> None:
-        """A request is with its neuron no more; what that proved, None: it was not sent."""
+    def end(self, serving: Serving, verdict: Verdict | None, now_ms: int) -> bool:
+        """A request is with its neuron no more; what that proved, None: it was not sent.
+
+        Returns whether that may matter to others; if not, `wake_at_ms` and the orders stay as they
+        are.
+        """
         if serving.lease is not None:
             serving.lease.give_back(served=False)
             serving.lease = None
         stay, neuron = serving.resident, serving.route.neuron
         stay.end(now_ms)
-        state = self._parts.replicas.end(neuron, serving.ticket, verdict, now_ms)
+        replicas = self._parts.replicas
+        state = replicas.end(neuron, serving.ticket, verdict, now_ms)
         if state is not None:
             self._parts.observer.breaker_changed(neuron, state)
-        if self._parts.replicas.breakers.state(neuron, now_ms) is not State.CLOSED or state:
+        if not self._lines and stay.admits:
+            return False  # nobody waits for a turn, for its place, or for it to be gone
+        was_in_trouble = state is not None or neuron in replicas.breakers.not_closed
+        if was_in_trouble:
             self.stir((other.residency[1] for other in self._parts.residents.on(neuron)), now_ms)
         model = stay.residency[1]
-        if model in self._lines:
+        has_line = model in self._lines
+        if has_line:
             self._hand_out(model, now_ms)
         if stay.in_flight == 0:
             self.stir_blocked(now_ms, at_once=stay.draining_for)
             if not stay.admits:
                 self._parts.errands.look(now_ms)
+        return was_in_trouble or has_line or stay.in_flight == 0
 
     # Changes.
 
@@ -237,10 +254,10 @@ class Dispatcher:
         chosen = replicas.choose(wanted.model, wanted.marks, tried, now_ms)
         if chosen is None:
             return None
-        route, stay = chosen
+        route = chosen.route
         ticket = replicas.begin(route.neuron, wanted.marks, now_ms)
-        stay.begin(now_ms)
-        return Serving(route, stay, ticket)
+        chosen.stay.begin(now_ms)
+        return Serving(route, chosen.stay, ticket)
 
     def _open(self, model: ModelId, now_ms: int) -> Line | Unserved:
         """A line for a model that has none; or why nobody need wait for it."""

@@ -42,6 +42,7 @@ class Outcomes:
         for stay in parts.residents.see(view, now_ms):
             dispatcher.begin_stay(stay)
         touched.update(view.models)
+        parts.replicas.see(touched)
         parts.planner.heard(view)
         for load, failure in parts.loads.look(view, now_ms, restarted_ms=restarted_ms):
             self._end_load(load, failure, now_ms)

@@ -12,7 +12,7 @@ from cortexd.fleet.situation import Use
 from cortexd.fleet.swaps import Hot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from cortexd.fleet.reports import ModelId
     from cortexd.fleet.situation import Residency
@@ -118,9 +118,10 @@ class Residents:
         stays = self._by_neuron.get(neuron)
         return None if stays is None else stays.get(model)
 
-    def of(self, model: ModelId) -> Iterable[Resident]:
+    def of(self, model: ModelId) -> Collection[Resident]:
         """All stays of a model, in the order in which they were first seen."""
-        return self._by_model.get(model, {}).values()
+        stays = self._by_model.get(model)
+        return () if stays is None else stays.values()
 
     def on(self, neuron: NeuronName) -> tuple[Resident, ...]:
         """All stays on a neuron."""

@@ -2,6 +2,10 @@
 
 Owns the choice, and how many requests a neuron is given at once. Refuses to know how the picture it
 reads came about, how a model gets loaded, and who waits when nobody is free.
+
+Where a model can serve is worked out when a poll has changed it, not when a request asks: a fleet
+brings some ten new pictures in a second, and answers a thousand requests meanwhile. What changes
+between polls (drains, breakers, what is in flight) is looked at anew with each request.
 """
 
 from __future__ import annotations
@@ -12,20 +16,23 @@ import msgspec
 
 from cortexd.config.schema import NeuronKind
 from cortexd.fleet.addresses import address_of
-from cortexd.fleet.affinity import Affinity, rank
+from cortexd.fleet.affinity import Affinity, first
 from cortexd.fleet.breaker import Breakers, Verdict
 from cortexd.fleet.reports import ModelId
+from cortexd.fleet.residents import Resident
 from cortexd.fleet.view import NeuronName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence, Set
+    from collections.abc import Iterable, Sequence, Set
 
     from cortexd.config.schema import Neuron, Secret
     from cortexd.fleet.affinity import Mark
     from cortexd.fleet.board import Board
     from cortexd.fleet.breaker import State, Ticket
-    from cortexd.fleet.residents import Resident, Residents
+    from cortexd.fleet.residents import Residents
     from cortexd.fleet.view import NeuronView
+
+_NOBODY: frozenset[NeuronName] = frozenset()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -58,6 +65,21 @@ def route_to(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Rout
     return Route(neuron.name, neuron.kind, model, base_url, key, neuron.anthropic)
 
 
+class Replica(msgspec.Struct, frozen=True):
+    """A residency that can serve, as far as its neuron says; it may not admit right now.
+
+    `most`: requests that it is given at once, 0: no limit. `reported`: those that its neuron said
+    to have, at work and waiting.
+    """
+
+    neuron: NeuronName
+    route: Route
+    stay: Resident
+    most: int
+    reported: int
+    asleep: bool
+
+
 class Replicas:
     """The residencies that can serve, and the choice among them."""
 
@@ -73,34 +95,47 @@ class Replicas:
             for each in neurons
             if each.max_in_flight is not None
         }
+        self._by_model: dict[ModelId, tuple[Replica, ...]] = {}
         self.breakers = Breakers()
         self.affinity = Affinity()
 
+    def see(self, models: Iterable[ModelId]) -> None:
+        """Something else is on the board of these models, and their stays are up to date."""
+        neurons = self._board.view.neurons
+        for model in models:
+            stays = [(neurons[stay.residency[0]], stay) for stay in self._residents.of(model)]
+            replicas = tuple(
+                self._replica(neuron, stay)
+                for neuron, stay in stays
+                if neuron.healthy and neuron.models[model].can_serve
+            )
+            if replicas:
+                self._by_model[model] = replicas
+            else:
+                self._by_model.pop(model, None)
+
     def is_served(self, model: ModelId) -> bool:
         """Whether a request for the model only has to wait for its turn."""
-        return next(self._serving(model), None) is not None
+        return bool(self._serving(model))
 
     def routes(self, model: ModelId) -> list[Route]:
         """To every neuron that could get a request for the model, free or not."""
-        return [
-            route_to(neuron, model, self._api_keys.get(neuron.name))
-            for neuron, _ in self._serving(model)
-        ]
+        return [each.route for each in self._serving(model)]
 
     def has_room(self, model: ModelId, now_ms: int) -> bool:
         """Whether a request for the model could go out now."""
-        return bool(self._free(model, frozenset(), now_ms))
+        return bool(self._free(model, _NOBODY, now_ms))
 
     def retry_in_ms(self, model: ModelId, now_ms: int) -> int | None:
         """When the next of the breakers that are in the way lets a request pass; None: none is."""
         waits_ms = (
-            self.breakers.retry_in_ms((neuron.name,), now_ms) for neuron, _ in self._serving(model)
+            self.breakers.retry_in_ms((each.neuron,), now_ms) for each in self._serving(model)
         )
         return min((wait_ms for wait_ms in waits_ms if wait_ms), default=None)
 
     def choose(
         self, model: ModelId, marks: Sequence[Mark], without: Set[NeuronName], now_ms: int
-    ) -> tuple[Route, Resident] | None:
+    ) -> Replica | None:
         """The replica for a request that goes out now; None: none is free.
 
         First the one that has read the beginning of the conversation, unless it is busier than
@@ -108,16 +143,13 @@ class Replicas:
         One that sleeps comes after all that are awake. Neurons in `without` have been tried.
         """
         free = self._free(model, without, now_ms)
-        if not free:
-            return None
-        awake = {name: each for name, each in free.items() if not each[0].models[model].asleep}
-        free = awake or free
-        busy = {name: _busy(neuron, stay) for name, (neuron, stay, _) in free.items()}
-        states = {name: state for name, (_, _, state) in free.items()}
+        if len(free) < 2:
+            return free[0] if free else None
+        awake = [each for each in free if not each.asleep] or free
+        by_name = {each.neuron: each for each in awake}
+        busy = {each.neuron: each.reported + each.stay.in_flight for each in awake}
         preferred = self.affinity.prefer(marks, busy, now_ms=now_ms) if marks else None
-        chosen = rank(free, busy, states, preferred)[0]
-        neuron, stay, _ = free[chosen]
-        return route_to(neuron, model, self._api_keys.get(chosen)), stay
+        return by_name[first(busy, self.breakers.not_closed, preferred)]
 
     def begin(self, neuron: NeuronName, marks: Sequence[Mark], now_ms: int) -> Ticket:
         """A request goes out to a neuron; give the ticket to `end` whatever happens."""
@@ -131,35 +163,44 @@ class Replicas:
         """What a request proved (None: it was not sent); the breaker's state if that changed it."""
         return self.breakers.end(neuron, ticket, verdict or Verdict.UNKNOWN, now_ms)
 
-    def _free(
-        self, model: ModelId, without: Set[NeuronName], now_ms: int
-    ) -> dict[NeuronName, tuple[NeuronView, Resident, State]]:
-        return {
-            neuron.name: (neuron, stay, state)
-            for neuron, stay in self._serving(model)
-            if stay.admits
-            and neuron.name not in without
-            and self._has_room(neuron, stay)
-            and (state := self.breakers.state(neuron.name, now_ms)).admits
-        }
+    def _free(self, model: ModelId, without: Set[NeuronName], now_ms: int) -> list[Replica]:
+        """Who takes a request now. Plain, as every request comes by here.
 
-    def _serving(self, model: ModelId) -> Iterator[tuple[NeuronView, Resident]]:
-        """Where the model can serve, as far as its neuron says; it may not admit right now."""
-        neurons = self._board.view.neurons
-        for stay in self._residents.of(model):
-            name = stay.residency[0]
-            neuron = neurons[name]
-            if stay.leaving or not neuron.healthy or name in self._residents.draining:
-                continue
-            if neuron.models[model].can_serve:
-                yield neuron, stay
+        Of what is in flight our own count alone matters: what a neuron reports of ours may be over
+        by now.
+        """
+        draining, breakers = self._residents.draining, self.breakers
+        not_closed = breakers.not_closed
+        free = []
+        for each in self._by_model.get(model, ()):
+            name, stay, most = each.neuron, each.stay, each.most
+            if (
+                (most <= 0 or stay.in_flight < most)
+                and name not in draining
+                and name not in without
+                and stay.admits
+                and (name not in not_closed or breakers.state(name, now_ms).admits)
+            ):
+                free.append(each)
+        return free
 
-    def _has_room(self, neuron: NeuronView, stay: Resident) -> bool:
-        """Our own count alone: what a neuron reports of ours may be over by now."""
-        most = self._most.get(neuron.name) or neuron.models[stay.residency[1]].load.max_in_flight
-        return most <= 0 or stay.in_flight < most
+    def _serving(self, model: ModelId) -> list[Replica]:
+        """Where a request for the model could go at some time, without anything else happening."""
+        draining = self._residents.draining
+        return [
+            each
+            for each in self._by_model.get(model, ())
+            if not each.stay.leaving and each.neuron not in draining
+        ]
 
-
-def _busy(neuron: NeuronView, stay: Resident) -> int:
-    load = neuron.models[stay.residency[1]].load
-    return load.in_flight + load.queue_depth + stay.in_flight
+    def _replica(self, neuron: NeuronView, stay: Resident) -> Replica:
+        name, model = stay.residency
+        offer = neuron.models[model]
+        return Replica(
+            neuron=name,
+            route=route_to(neuron, model, self._api_keys.get(name)),
+            stay=stay,
+            most=self._most.get(name) or offer.load.max_in_flight,
+            reported=offer.load.in_flight + offer.load.queue_depth,
+            asleep=offer.asleep,
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -14,10 +12,9 @@ from cortexd.fleet.affinity import (
     MESSAGES_MAX,
     Affinity,
     Mark,
+    first,
     prefix_marks,
-    rank,
 )
-from cortexd.fleet.breaker import State
 from cortexd.fleet.view import NeuronName
 
 SECRET = bytes(range(32))
@@ -214,31 +211,22 @@ def test_it_prefers_whom_a_list_of_everything_that_happened_prefers(
     assert affinity.prefer(marks(*asked), busy, now_ms=now) == expected
 
 
-NAMES = st.sets(st.sampled_from([NeuronName(name) for name in "abcdef"]))
-BUSY = st.dictionaries(st.sampled_from([NeuronName(name) for name in "abcdef"]), st.integers(0, 3))
-STATES = st.dictionaries(
-    st.sampled_from([NeuronName(name) for name in "abcdef"]), st.sampled_from(State)
-)
+NAMES = st.sampled_from([NeuronName(name) for name in "abcdef"])
 
 
 @pytest.mark.slow
-@given(NAMES, BUSY, STATES, st.sampled_from([None, A, B]))
-def test_the_order_keeps_its_rules(
-    candidates: set[NeuronName],
-    busy: dict[NeuronName, int],
-    states: dict[NeuronName, State],
-    preferred: NeuronName | None,
+@given(st.dictionaries(NAMES, st.integers(0, 3), min_size=1), st.sets(NAMES), st.none() | NAMES)
+def test_who_comes_first_is_chosen_by_the_rules(
+    busy: dict[NeuronName, int], not_closed: set[NeuronName], preferred: NeuronName | None
 ) -> None:
-    order = rank(candidates, busy, states, preferred)
-    asked = {name for name in candidates if states.get(name, State.CLOSED).admits}
-    assert sorted(order) == sorted(asked), "whoever may be asked, and nobody twice"
-    closed = [name for name in order if states.get(name, State.CLOSED) is State.CLOSED]
-    if preferred in closed:
-        assert order[0] == preferred
-    rest = [name for name in order if name != preferred or name not in closed]
-    for one, other in pairwise(rest):
-        ours, theirs = busy.get(one, 0), busy.get(other, 0)
-        assert ours <= theirs
-        if ours == theirs:
-            assert one in closed or other not in closed
-            assert (one in closed) != (other in closed) or one < other
+    preferred = preferred if preferred in busy else None
+    chosen = first(busy, not_closed, preferred)
+    assert chosen in busy
+    if preferred is not None and preferred not in not_closed:
+        assert chosen == preferred
+        return
+    for other in busy.keys() - {chosen}:
+        assert busy[chosen] <= busy[other]
+        if busy[chosen] == busy[other]:
+            assert chosen not in not_closed or other in not_closed
+            assert (chosen in not_closed) != (other in not_closed) or chosen < other

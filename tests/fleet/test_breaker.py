@@ -241,11 +241,14 @@ def test_each_neuron_has_its_own_and_an_unknown_one_is_closed() -> None:
     breakers = Breakers(SETTINGS)
     changes = [breakers.end(BEAST, breakers.begin(BEAST, 0), FAILED, 0) for _ in range(3)]
     assert changes == [None, None, State.OPEN]
+    assert breakers.not_closed == {BEAST}
     assert [breakers.state(each, 0) for each in (BEAST, BENJY)] == [State.OPEN, State.CLOSED]
     assert breakers.retry_in_ms([BEAST], 40) == 60
     assert breakers.retry_in_ms([BEAST, BENJY], 40) == 0
     assert breakers.retry_in_ms([], 40) is None
+    assert breakers.not_closed == {BEAST}, "it is half-open now"
     assert breakers.end(BEAST, breakers.begin(BEAST, 100), WORKED, 120) is State.CLOSED
+    assert breakers.not_closed == set()
 
 
 def test_a_neuron_that_is_no_longer_configured_is_forgotten() -> None:
@@ -255,3 +258,12 @@ def test_a_neuron_that_is_no_longer_configured_is_forgotten() -> None:
     breakers.keep({BENJY})
     assert breakers.end(BEAST, ticket, FAILED, 0) is None
     assert breakers.state(BEAST, 0) is State.CLOSED
+
+
+def test_an_open_breaker_of_a_neuron_that_is_no_longer_configured_is_forgotten() -> None:
+    breakers = Breakers(SETTINGS)
+    for each in (BEAST, BENJY):
+        for _ in range(SETTINGS.failures_to_open):
+            breakers.end(each, breakers.begin(each, 0), FAILED, 0)
+    breakers.keep({BENJY})
+    assert breakers.not_closed == {BENJY}

@@ -2,6 +2,7 @@
 
 from cortexd.config.schema import CatalogueModel, Eviction, Neuron
 from cortexd.config.schema import Waiting as WaitingSettings
+from cortexd.fleet.breaker import Verdict
 from cortexd.fleet.lines import Clock
 from cortexd.fleet.orders import Load
 from cortexd.fleet.serving import Cause, Serving, Unserved
@@ -170,3 +171,28 @@ def test_orders_are_given_once() -> None:
     assert fleet.dispatcher.has_orders
     assert isinstance(fleet.only_load(), Load)
     assert not fleet.dispatcher.has_orders
+
+
+def test_the_end_of_a_request_matters_where_somebody_waits_and_nowhere_else() -> None:
+    """What matters to nobody is not looked into: nearly every request ends so."""
+    fleet = SmallFleet(
+        neuron("n", 48_000, has=[on("a", mb=6_000), on("b", mb=6_000)]),
+        models=MODELS,
+        configured=(Neuron("n", "http://n:1", max_in_flight=2),),
+    )
+
+    def matters(serving: Serving) -> bool:
+        due = fleet.outcomes.wake_at_ms
+        said = fleet.dispatcher.end(serving, Verdict.WORKED, fleet.now_ms)
+        assert said or fleet.outcomes.wake_at_ms == due
+        return said
+
+    assert not matters(fleet.serve("a"))
+    others = [fleet.serve("b"), fleet.serve("b")]
+    first, second = fleet.serve("a"), fleet.serve("a")
+    waiting = fleet.wait("a")
+    assert not matters(others[0]), "nobody waits for this one, and it has another request"
+    assert matters(others[1]), "somebody may want its place"
+    assert matters(first)
+    assert isinstance(waiting.answer, Serving)
+    assert not matters(second)

@@ -1,20 +1,26 @@
 """Which neuron serves a request, how many it is given at once, and who hears that one is free."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import msgspec
 import pytest
 
 from cortexd.config.schema import CatalogueModel, Neuron, Secret
 from cortexd.fleet.affinity import Mark
 from cortexd.fleet.breaker import State, Verdict
-from cortexd.fleet.reports import ModelId
+from cortexd.fleet.reports import ModelId, ModelLoad
+from cortexd.fleet.residents import Resident
 from cortexd.fleet.routing import Route, route_to
 from cortexd.fleet.serving import Serving
 from cortexd.fleet.view import ModelView, NeuronName, Status
 from tests.fleet.situations import neuron, on
 from tests.support.small_fleet import SmallFleet
 
-A = ModelId("a")
+A, N = ModelId("a"), NeuronName("n")
 FAILURES_TO_OPEN = 5
+
+Change: TypeAlias = Callable[[SmallFleet], object]
 
 
 def fleet_of(*most: int | None, models: str = "a") -> SmallFleet:
@@ -155,6 +161,26 @@ def test_a_neurons_key_goes_only_to_the_host_it_was_given_for(url: str, key: str
     assert "sk-n" not in repr(route)
 
 
+def test_a_key_follows_the_address_that_the_last_poll_told() -> None:
+    fleet = SmallFleet(
+        neuron("n", 10_000),
+        models=(CatalogueModel("a", vram_mb=1_000),),
+        configured=(Neuron("n", "http://n:1", api_key=Secret("sk-n")),),
+    )
+    routes = []
+    for url in ("http://n:1", "http://n:2", "http://elsewhere:1", "http://n:1"):
+        offer = ModelView(A, Status.LOADED, on("a")[0].load, base_url=url)
+        fleet.poll("n", models={A: offer})
+        route = fleet.serve("a").route
+        routes.append((route.base_url, route.api_key))
+    assert routes == [
+        ("http://n:1", "sk-n"),
+        ("http://n:2", "sk-n"),
+        ("http://elsewhere:1", None),
+        ("http://n:1", "sk-n"),
+    ]
+
+
 def test_a_route_without_a_key_has_none() -> None:
     there = neuron("n", 10_000, has=[on("a")])
     assert route_to(there, A, None).api_key is None
@@ -169,3 +195,99 @@ def test_a_sleeping_replica_is_woken_only_where_no_other_is_free() -> None:
     alone = fleet_of(None)
     alone.poll("n", models={A: asleep})
     assert alone.serve("a").route.neuron == "n"
+
+
+def stay_on_n(fleet: SmallFleet) -> Resident:
+    stay = fleet.parts.residents.get(N, A)
+    assert stay is not None
+    return stay
+
+
+def full(most: int) -> ModelView:
+    load = ModelLoad("a", max_in_flight=most)
+    return msgspec.structs.replace(on("a")[0], load=load)
+
+
+def poll_of_n(*offers: ModelView, healthy: bool = True) -> Change:
+    models = {each.id: each for each in offers}
+    return lambda fleet: fleet.poll("n", models=models, healthy=healthy)
+
+
+THERE = on("a")[0]
+ASLEEP = msgspec.structs.replace(THERE, asleep=True)
+NOWHERE = msgspec.structs.replace(THERE, base_url=None)
+
+CHANGES: dict[str, tuple[Change, Change]] = {
+    "it is unhealthy": (poll_of_n(THERE, healthy=False), poll_of_n(THERE)),
+    "it is unloaded": (poll_of_n(), poll_of_n(THERE)),
+    "it is being loaded again": (
+        poll_of_n(on("a", status=Status.LOADING)[0]),
+        poll_of_n(THERE),
+    ),
+    "it recovers": (poll_of_n(on("a", status=Status.RECOVERING)[0]), poll_of_n(THERE)),
+    "it cannot serve": (poll_of_n(on("a", servable=False)[0]), poll_of_n(THERE)),
+    "it has no address": (poll_of_n(NOWHERE), poll_of_n(THERE)),
+    "it sleeps": (poll_of_n(ASLEEP), poll_of_n(THERE)),
+    "it is busy": (poll_of_n(on("a", in_flight=1)[0]), poll_of_n(THERE)),
+    "others queue there": (poll_of_n(on("a", queued=1)[0]), poll_of_n(THERE)),
+    "it says that it is gone": (lambda fleet: fleet.board.withdraw(N, A), poll_of_n(THERE)),
+    "its neuron is drained": (
+        lambda fleet: fleet.parts.residents.draining.add(N),
+        lambda fleet: fleet.parts.residents.draining.discard(N),
+    ),
+    "it makes room": (
+        lambda fleet: stay_on_n(fleet).drain(ModelId("b"), 0, 0),
+        lambda fleet: fleet.parts.residents.end_drain(stay_on_n(fleet)),
+    ),
+    "it leaves": (
+        lambda fleet: setattr(stay_on_n(fleet), "leaving", True),
+        lambda fleet: setattr(stay_on_n(fleet), "leaving", False),
+    ),
+    "an operator wants it gone": (
+        lambda fleet: setattr(stay_on_n(fleet), "unload_until_ms", fleet.now_ms),
+        lambda fleet: fleet.parts.residents.end_unload(stay_on_n(fleet)),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_next_request_goes_by_what_is_so_now(change: str) -> None:
+    """Where a model can serve is kept from one request to the next; it must never be of before."""
+    begin, end = CHANGES[change]
+    fleet = fleet_of(None, None)
+    went = []
+    for act in (lambda _: None, begin, end, begin, end):
+        act(fleet)
+        serving = fleet.serve("a")
+        went.append(serving.route.neuron)
+        fleet.end(serving)
+    assert went == ["n", "o", "n", "o", "n"]
+
+
+def test_a_neuron_is_given_as_many_at_once_as_it_said_last() -> None:
+    fleet = fleet_of(None)
+    for most in (1, 3, 2):
+        fleet.poll("n", models={A: full(most)})
+        serving = [fleet.serve("a") for _ in range(most)]
+        fleet.leave(fleet.wait("a"))
+        for each in serving:
+            fleet.end(each)
+
+
+def test_a_breaker_that_opens_counts_from_the_next_request_on() -> None:
+    fleet = fleet_of(None, None)
+    assert fleet.serve("a").route.neuron == "n"
+    for _ in range(FAILURES_TO_OPEN):
+        serving = fleet.dispatcher.elsewhere(fleet.wanted("a"), {NeuronName("o")}, fleet.now_ms)
+        assert serving is not None
+        fleet.end(serving, Verdict.FAILED)
+    assert [fleet.serve("a").route.neuron for _ in range(2)] == ["o", "o"]
+
+
+def test_a_model_that_comes_to_another_neuron_is_served_there_too() -> None:
+    fleet = fleet_of(1, 1)
+    fleet.hide("o", "a")
+    fleet.serve("a")
+    fleet.leave(fleet.wait("a"))
+    fleet.show("o", "a")
+    assert fleet.serve("a").route.neuron == "o"

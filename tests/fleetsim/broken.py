@@ -117,12 +117,32 @@ def _the_last_one(before: Any) -> Any:
 def _keep_leases(before: Any) -> Any:
     """A lease is not given back when its request ends."""
 
-    def end(self: Dispatcher, serving: Any, verdict: Any, now_ms: int) -> None:
+    def end(self: Dispatcher, serving: Any, verdict: Any, now_ms: int) -> Any:
         lease, serving.lease = serving.lease, None
-        before(self, serving, verdict, now_ms)
+        matters = before(self, serving, verdict, now_ms)
         serving.lease = lease
+        return matters
 
     return end
+
+
+def _say_nothing(before: Any) -> Any:
+    """The end of a request is said to matter to nobody."""
+
+    def end(self: Dispatcher, *args: Any) -> bool:
+        before(self, *args)
+        return False
+
+    return end
+
+
+def _see_once(before: Any) -> Any:
+    """Where a model can serve is not worked out again once it is known."""
+
+    def see(self: Replicas, models: Any) -> None:
+        before(self, [model for model in models if not self.is_served(model)])
+
+    return see
 
 
 def _answer_twice(before: Any) -> Any:
@@ -229,6 +249,20 @@ BREAKS: Final[dict[str, Break]] = {
         _nothing,
         frozenset({"nobody_waits_beside_a_free_replica"}),
         seeds=(7, 8, 12),
+    ),
+    "where a model can serve stays as it was": Break(
+        Replicas,
+        "see",
+        _see_once,
+        frozenset({"routes_are_of_now", "nothing_raises"}),
+        seeds=(0, 1, 3),
+    ),
+    "nobody hears that a request is over": Break(
+        Dispatcher,
+        "end",
+        _say_nothing,
+        frozenset({"what_matters_is_said"}),
+        seeds=(0, 1, 3),
     ),
     "idle models stay": Break(
         Planner, "unload_idle", _nothing, frozenset({"the_idle_go"}), seeds=(0, 1, 3)

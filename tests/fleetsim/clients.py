@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cortexd.fleet.breaker import Verdict
 from cortexd.fleet.lines import Waiting
 from cortexd.fleet.serving import Serving, Unserved
+from tests.fleetsim import invariants
 
 if TYPE_CHECKING:
     from cortexd.fleet.lines import Wanted
@@ -55,9 +56,11 @@ class Client:
     def enter(self) -> None:
         """Ask the fleet."""
         sim = self.sim
+        due = sim.due
         answer = sim.dispatcher.enter(self.wanted, sim.now_ms, self._notify)
         match answer:
             case Serving():
+                invariants.what_matters_is_said(sim, due, self)
                 self._send(answer)
             case Unserved():
                 self._refused(answer)
@@ -74,7 +77,7 @@ class Client:
             answer = self.waiting.answer
             sim.dispatcher.leave(self.waiting, sim.now_ms)
             if isinstance(answer, Serving):  # answered, and it has not heard of it
-                sim.dispatcher.end(answer, None, sim.now_ms)
+                self._tell_the_end(answer, None)
         elif self.serving is not None:
             self._end(Verdict.UNKNOWN)
         self._over("hung up")
@@ -145,7 +148,12 @@ class Client:
         serving, self.serving = self.serving, None
         self._attempt += 1
         self.sim.machines[serving.route.neuron].clients.pop(self, None)
-        self.sim.dispatcher.end(serving, verdict, self.sim.now_ms)
+        self._tell_the_end(serving, verdict)
+
+    def _tell_the_end(self, serving: Serving, verdict: Verdict | None) -> None:
+        due = self.sim.due
+        if not self.sim.dispatcher.end(serving, verdict, self.sim.now_ms):
+            invariants.what_matters_is_said(self.sim, due, self)
 
     def _refused(self, answer: Unserved) -> None:
         self.sim.check_refusal(self, answer)

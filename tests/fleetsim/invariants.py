@@ -10,9 +10,11 @@ from collections import Counter
 from heapq import heappop
 from typing import TYPE_CHECKING
 
+from cortexd.fleet.breaker import State
 from cortexd.fleet.feasibility import share_mb
 from cortexd.fleet.lines import Clock
 from cortexd.fleet.orders import Load, Unload, Wake, Why
+from cortexd.fleet.routing import Replicas
 from cortexd.fleet.serving import Cause, Serving
 from cortexd.fleet.swaps import rules_of
 from cortexd.fleet.view import Status
@@ -222,6 +224,7 @@ def at_every_step(sim: Simulation) -> None:
     if sim.world.kind == "large" and sim.tally["steps"] % LARGE_EVERY:
         return
     nobody_waits_beside_a_free_replica(sim)
+    routes_are_of_now(sim)
     drains_are_for_somebody(sim)
     counts_are_right(sim)
     every_load_ends(sim)
@@ -265,6 +268,29 @@ def nobody_waits_beside_a_free_replica(sim: Simulation) -> None:
         free = sim.parts.replicas.has_room(model, sim.now_ms)
         _must(not free, "nobody_waits_beside_a_free_replica", f"{len(line)} wait for {model}")
         _must(len(line) > 0, "no_line_without_waiters", model)
+
+
+def routes_are_of_now(sim: Simulation) -> None:
+    """What is kept of where models can serve is what would be found now, by somebody who knows
+    nothing of before.
+    """
+    kept = sim.parts.replicas
+    anew = Replicas(sim.world.config.neurons, sim.board, sim.parts.residents)
+    anew.breakers = kept.breakers
+    models = {stay.residency[1] for stay in sim.parts.residents}
+    anew.see(models)
+    for model in models | sim.dispatcher.lines().keys():
+        same = kept.routes(model) == anew.routes(model)
+        ours, theirs = (each.choose(model, (), frozenset(), sim.now_ms) for each in (kept, anew))
+        _must(same and ours == theirs, "routes_are_of_now", f"{model}: {ours}, not {theirs}")
+    for name in sim.machines:
+        closed = kept.breakers.state(name, sim.now_ms) is State.CLOSED
+        _must(closed is (name not in kept.breakers.not_closed), "breakers_agree", name)
+
+
+def what_matters_is_said(sim: Simulation, due: tuple[int | None, bool], client: Client) -> None:
+    """Whoever is told that a request matters to nobody need not ask when to look again."""
+    _must(sim.due == due, "what_matters_is_said", f"{client.wanted}: {due} is {sim.due} now")
 
 
 def drains_are_for_somebody(sim: Simulation) -> None:

@@ -95,6 +95,11 @@ class Simulation:
         """One more of these."""
         self.tally[what] += 1
 
+    @property
+    def due(self) -> tuple[int | None, bool]:
+        """When the machine wants to be ticked, and whether it wants something done."""
+        return self.outcomes.wake_at_ms, self.dispatcher.has_orders
+
     def size_mb(self, model: ModelId) -> int:
         """What a model really takes."""
         return self.world.true_mb.get(model, 4_000)
