@@ -8,13 +8,56 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cortexd.config.schema import CatalogueModel
 from cortexd.dialects.upper_bound import ModelLimits
 
 if TYPE_CHECKING:
-    from cortexd.config.schema import CatalogueModel, Limit
+    from cortexd.config.schema import Limit
+    from cortexd.fleet.board import Board
+    from cortexd.fleet.planner import Planner
     from cortexd.fleet.reports import ModelId
-    from cortexd.fleet.view import FleetView
+    from cortexd.fleet.view import FleetView, NeuronName, NeuronView
+
+
+class KnownLimits:
+    """The limits of the models that were asked for, each worked out once.
+
+    They are kept until the catalogue is another one, or a neuron says something else of any model:
+    every request asks, and hardly a poll says anything new of limits. One thread.
+    """
+
+    def __init__(self, board: Board, planner: Planner) -> None:
+        """Nothing has been asked yet."""
+        self._board = board
+        self._planner = planner
+        self._said: dict[NeuronName, dict[ModelId, Limit]] = {}
+        self._kept: dict[tuple[ModelId, int], ModelLimits] = {}
+
+    def of(self, model: ModelId, *, template_tokens: int) -> ModelLimits | None:
+        """The limits of a model, and no less than these template tokens; see `limits_of`."""
+        kept = self._kept.get((model, template_tokens))
+        if kept is not None:
+            return kept
+        limits = limits_of(model, self._planner.entry(model), self._board.view)
+        if limits is None:
+            return None  # not kept: anybody can ask for any name
+        if limits.template_tokens < template_tokens:
+            limits = replace(limits, template_tokens=template_tokens)
+        self._kept[model, template_tokens] = limits
+        return limits
+
+    def heard(self, neuron: NeuronView) -> None:
+        """A neuron has a new picture."""
+        said = {id: offer.limit for id, offer in neuron.models.items()}
+        if said != self._said.get(neuron.name):
+            self._said[neuron.name] = said
+            self._kept.clear()
+
+    def forget(self) -> None:
+        """The catalogue is another one."""
+        self._kept.clear()
 
 
 def limits_of(

@@ -16,6 +16,7 @@ import trio
 from cortexd.fleet.curiosity import Curiosity
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.feasibility import feasible_on
+from cortexd.fleet.limits import KnownLimits
 from cortexd.fleet.lines import Waiting, Wanted, patience_of
 from cortexd.fleet.loader import LOAD_SECONDS, Loader
 from cortexd.fleet.orders import Load
@@ -27,8 +28,9 @@ from cortexd.fleet.union import Known, ModelUnion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Set
 
-    from cortexd.config.schema import Catalogue, CatalogueModel, Config
+    from cortexd.config.schema import Catalogue, Config
     from cortexd.dialects.models import ModelEntry
+    from cortexd.dialects.upper_bound import ModelLimits
     from cortexd.fleet.board import Board
     from cortexd.fleet.breaker import Verdict
     from cortexd.fleet.errands import Errand
@@ -62,6 +64,7 @@ class Traffic:
         self.parts: Parts = parts_of(config, board, observer)
         self._dispatcher = Dispatcher(self.parts, patience_of(config.waiting))
         self._outcomes = Outcomes(self.parts, self._dispatcher)
+        self._limits = KnownLimits(board, self.parts.planner)
         self._union = ModelUnion(created_unix_seconds=started_unix_seconds)
         self._feasible = partial(feasible_on, pins=self.parts.planner.pins)
         self._curiosity = Curiosity()
@@ -82,9 +85,11 @@ class Traffic:
         """What the operator wrote of models, as of now."""
         return self.parts.planner.catalogue
 
-    def entry(self, model: ModelId) -> CatalogueModel | None:
-        """What the operator wrote of a model; None: nothing."""
-        return self.parts.planner.entry(model)
+    def limits(self, model: ModelId, *, template_tokens: int) -> ModelLimits | None:
+        """What is known of a model wherever it may run, and that its template adds at least so
+        much; None: neither the catalogue nor a neuron knows it.
+        """
+        return self._limits.of(model, template_tokens=template_tokens)
 
     @property
     def now_ms(self) -> int:
@@ -109,6 +114,7 @@ class Traffic:
         """Go by this catalogue from now on."""
         self._curiosity.keep(catalogue)
         self._outcomes.catalogue(catalogue, _now_ms())
+        self._limits.forget()
         self._stir()
 
     async def run(
@@ -174,8 +180,12 @@ class Traffic:
 
         `on_wait` is awaited first if it has to wait at all. A cancel gives the place up.
         """
+        now_ms = _now_ms()
+        serving = self._dispatcher.serve(wanted, now_ms)
+        if serving is not None:
+            return serving  # nearly every request; it gives nobody anything to do
         answered = trio.Event()
-        entered = self._dispatcher.enter(wanted, _now_ms(), answered.set)
+        entered = self._dispatcher.enter(wanted, now_ms, answered.set)
         self._stir()
         if not isinstance(entered, Waiting):
             return entered
@@ -198,8 +208,8 @@ class Traffic:
 
     def end(self, serving: Serving, verdict: Verdict | None) -> None:
         """A request is with its neuron no more; what that proved, None: it was not sent."""
-        self._dispatcher.end(serving, verdict, _now_ms())
-        self._stir()
+        if self._dispatcher.end(serving, verdict, _now_ms()):
+            self._stir()
 
     def doubt(self, serving: Serving) -> None:
         """The neuron did not behave as the view says: have it polled now."""
@@ -211,7 +221,7 @@ class Traffic:
 
     def has_choice(self, model: ModelId) -> bool:
         """Whether more than one neuron has the model, so that it matters who read what before."""
-        return len(tuple(self.parts.residents.of(model))) > 1
+        return len(self.parts.residents.of(model)) > 1
 
     def routes(self, model: ModelId) -> list[Route]:
         """To every neuron that could get a request for the model now; for questions only."""
@@ -250,10 +260,13 @@ class Traffic:
             await over.wait()
         finally:
             self.parts.errands.drop(errand)
+            self._stir()
         return errand
 
     def _on_news(self, neuron: NeuronName) -> None:
-        if self.view.neurons[neuron].healthy is not (neuron in self._healthy):
+        known = self.view.neurons[neuron]
+        self._limits.heard(known)
+        if known.healthy is not (neuron in self._healthy):
             self._healthy ^= {neuron}
             self._somebody_new.set()
         self._outcomes.news(neuron, _now_ms())

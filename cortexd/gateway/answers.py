@@ -91,7 +91,7 @@ def unknown_model(name: str) -> Refusal:
 def may_use(principal: Principal, catalogue: Catalogue, model: ModelId) -> bool:
     """Whether a key's list of models, if it has one, names the model or an alias of it."""
     names = principal.models
-    return names is None or any(resolve(catalogue, name) == model for name in names)
+    return names is None or model in [resolve(catalogue, name) for name in names]
 
 
 def model_not_allowed(name: str) -> Refusal:

@@ -22,7 +22,6 @@ from cortexd.dialects.upper_bound import Bound, ModelLimits
 from cortexd.finished import Finished
 from cortexd.fleet.affinity import Mark, prefix_marks
 from cortexd.fleet.catalogue import ModelId, resolve
-from cortexd.fleet.limits import limits_of
 from cortexd.fleet.lines import Wanted
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
@@ -282,11 +281,11 @@ class Gateway:
         """
         if not answers.may_use(principal, self._traffic.catalogue, model):
             return answers.model_not_allowed(asked.model)
-        limits = limits_of(model, self._traffic.entry(model), self._traffic.view)
+        template_tokens = self._desk.template_tokens(model)
+        limits = self._traffic.limits(model, template_tokens=template_tokens)
         if limits is None:
             return answers.missing_model(asked.model, self._traffic.view)
-        template_tokens = max(limits.template_tokens, self._desk.template_tokens(model))
-        return msgspec.structs.replace(limits, template_tokens=template_tokens)
+        return limits
 
     async def _reserve(
         self, principal: Principal, ceiling: Bound, head: Head, outlook: Outlook

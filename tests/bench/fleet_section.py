@@ -25,7 +25,7 @@ _CALLS = 300
 
 _ROWS = {
     "turn": "a request's turn at a loaded model: enter, choose, end",
-    "limits": "the limits of a model",
+    "limits": "the limits of a model, after news of them",
     "news": "news of one poll",
     "news_while_some_wait": "news of one poll, requests wait for 20 models",
     "cold": "the first request for a cold model: a load begins",
