@@ -82,7 +82,9 @@ def limit_id(scope: Scope, window: CapWindow = BALANCE, unit: Unit = "tok") -> L
 
 
 def model_label(model: str) -> ModelLabel:
-    """Spell a model's name in the alphabet of the journal."""
+    """Spell a model's name in the alphabet of the journal; most names stay as they are."""
+    if _PLAIN_MODEL.fullmatch(model):
+        return ModelLabel(model)
     return ModelLabel(_quoted(model, safe="/:"))
 
 
@@ -97,6 +99,7 @@ def request_label(request_id: str) -> str:
 
 
 _PLAIN_LABEL = re.compile(rf"[A-Za-z0-9._-]{{0,{REQUEST_LABEL_LENGTH_MAX}}}")
+_PLAIN_MODEL = re.compile(r"[A-Za-z0-9._~/:-]*")
 
 
 def _quoted(name: str, *, safe: str = "") -> str:

@@ -1,5 +1,7 @@
 """Names in the journal's alphabet, and entries that refuse to be read as something else."""
 
+from urllib.parse import quote
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -68,6 +70,13 @@ def test_a_scope_can_be_said_in_the_words_of_its_operator(text: str) -> None:
     assert scope_words(key_scope(text)) == ("key", text)
     assert scope_words(account_scope(text)) == ("account", text)
     assert scope_words(ANONYMOUS) == ("anonymous", "")
+
+
+def test_a_model_is_spelled_as_urls_spell_it_but_for_slashes_and_colons() -> None:
+    """A label that came out otherwise than before would be another model to an older journal."""
+    for code in range(256):
+        name = f"org/{chr(code)}:1"
+        assert model_label(name) == quote(name, safe="/:")
 
 
 @given(st.text(max_size=400))
