@@ -488,7 +488,7 @@ def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:
 
 
 def test_the_metrics_are_those_of_the_manual_with_their_types_and_labels() -> None:
-    metrics = Metrics()
+    metrics = Metrics(lambda: 0.0)
     metrics.request(FINISHED)
     observe_everything(metrics.fleet)
     scraped = {}

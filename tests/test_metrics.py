@@ -1,15 +1,18 @@
 """The instruments: what is counted of a request, and what is shown of caps and of the ledger."""
 
 import math
+import re
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cortexd.dialects.usage import EndingKind, Usage
 from cortexd.finished import Finished
 from cortexd.fleet.serving import Cause, Unserved
 from cortexd.fleet.view import FleetView
 from cortexd.ledger.cap_windows import BALANCE, HELD, calendar, rolling
+from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Refused, Standing, account_scope, key_scope
 from cortexd.ledger.journal import Condition
 from cortexd.ledger.retention import DiskUse
@@ -17,9 +20,15 @@ from cortexd.metrics.instruments import Metrics
 
 CI, ACME = key_scope("ci"), account_scope("acme")
 NOTHING = FleetView({})
+NOW = 1_700_000_000.5
 SERVED = Finished("req_1", "POST", "/v1/chat/completions", 200, 1, "acme", "ci")
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+def at_zero() -> Metrics:
+    """Metrics of a daemon that has done nothing, at one moment."""
+    return Metrics(lambda: NOW)
 
 
 def samples(
@@ -29,7 +38,7 @@ def samples(
     clock_skew_ms: int = 0,
 ) -> Samples:
     """Every sample of an exposition, by name and the values of its labels in alphabetical order."""
-    exposition = (metrics or Metrics()).exposition
+    exposition = (metrics or at_zero()).exposition
     text = exposition(NOTHING, standings, ledger, clock_skew_ms=clock_skew_ms).decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):
@@ -110,7 +119,7 @@ def test_the_ledger_is_available_or_not(ledger: Condition, shown: int) -> None:
 
 
 def test_what_the_journal_takes_on_its_disk_is_told() -> None:
-    metrics = Metrics()
+    metrics = at_zero()
     metrics.ledger.disk(DiskUse(segments=3, size_bytes=4_000, free_bytes=50_000))
     found = samples(metrics=metrics)
     assert found["cortex_ledger_segments", ()] == 3
@@ -121,7 +130,7 @@ def test_what_the_journal_takes_on_its_disk_is_told() -> None:
 
 
 def test_what_shadows_would_refuse_and_what_went_unjournalled_is_counted() -> None:
-    metrics = Metrics()
+    metrics = at_zero()
     unjournalled = "cortex_ledger_unjournalled_requests_total"
     shadow = "cortex_budget_shadow_refusals_total"
     assert samples(metrics=metrics)[unjournalled, ()] == 0
@@ -147,7 +156,7 @@ def test_what_shadows_would_refuse_and_what_went_unjournalled_is_counted() -> No
 def test_each_clock_that_runs_out_is_counted_as_itself(
     finished: dict[str, object], clock: str
 ) -> None:
-    metrics = Metrics()
+    metrics = at_zero()
     metrics.request(msgspec.structs.replace(SERVED, **finished))
     metrics.request(msgspec.structs.replace(SERVED, unserved=Unserved(Cause.NO_ROOM)))
     found = samples(metrics=metrics)
@@ -156,7 +165,7 @@ def test_each_clock_that_runs_out_is_counted_as_itself(
 
 
 def test_more_labels_than_are_remembered_are_all_counted() -> None:
-    metrics, standing = Metrics(), Standing(CI, 10, BALANCE, 10, 0, None, shadow=True)
+    metrics, standing = at_zero(), Standing(CI, 10, BALANCE, 10, 0, None, shadow=True)
     shadow = Refused(standing, asked=1, fits_in_ms=None, exact=False)
     asked = [
         Finished("req_1", "POST", "/", 200, 1, "acme", f"key-{n}", would_refuse=shadow)
@@ -167,3 +176,72 @@ def test_more_labels_than_are_remembered_are_all_counted() -> None:
     [family] = [f for f in metrics.registry.collect() if f.name.endswith("shadow_refusals")]
     counted = [each.value for each in family.samples if each.name.endswith("_total")]
     assert counted == [2] * 5_000
+
+
+SCRAPED = """\
+cortex_budget_refusals_total{account="acme",key="ci",reason="rate_limit_exceeded"} 1.0
+cortex_cached_prompt_tokens_total{model="org/m",node="beast"} 5.0
+cortex_clock_expired_total{clock="first_token"} 1.0
+cortex_completion_tokens_total{model="org/m",node="beast"} 24.0
+cortex_overrun_tokens_total{model="org/m",node="beast"} 7.0
+cortex_prompt_tokens_total{model="org/m",node="beast"} 80.0
+cortex_request_duration_seconds_count{model="org/m",node=""} 2.0
+cortex_request_duration_seconds_count{model="org/m",node="beast"} 3.0
+cortex_request_duration_seconds_sum{model="org/m",node=""} 0.0078125
+cortex_request_duration_seconds_sum{model="org/m",node="beast"} 702.0
+cortex_request_errors_total{model="org/m",node=""} 1.0
+cortex_request_errors_total{model="org/m",node="beast"} 1.0
+cortex_requests_total{model="org/m",node=""} 2.0
+cortex_requests_total{model="org/m",node="beast"} 3.0
+cortex_spend_completion_tokens_total{account="acme",key="ci"} 31.0
+cortex_spend_prompt_tokens_total{account="acme",key="ci"} 80.0
+cortex_spend_tokens_total{account="acme",key="ci"} 111.0
+cortex_time_to_first_token_seconds_count{model="org/m",node="beast"} 2.0
+cortex_time_to_first_token_seconds_sum{model="org/m",node="beast"} 0.5
+cortex_tokens_per_second_count{model="org/m",node="beast"} 1.0
+cortex_tokens_per_second_sum{model="org/m",node="beast"} 25.333333333333332
+"""
+
+
+def test_what_came_of_requests_is_scraped_as_it_ever_was() -> None:
+    """To the letter, as dashboards and alert rules are written against it."""
+    refused = Refused(Standing(CI, 10, BALANCE, 10, 0, None), 1, None, exact=False)
+    charge = Charge(67, 40, 27, "settle", overrun=7)
+    asked = msgspec.structs.replace(SERVED, model="org/m", duration_seconds=1 / 256)
+    served = msgspec.structs.replace(SERVED, model="org/m", neuron="beast")
+    answered = msgspec.structs.replace(
+        served, stream=True, first_token_seconds=0.25, usage=Usage(40, 20, 5), charge=charge
+    )
+    metrics = at_zero()
+    for finished, facts in (
+        (SERVED, {"path": "/v1/models"}),
+        (asked, {"refused": refused, "status": 429, "code": "rate_limit_exceeded"}),
+        (asked, {"status": 499, "ending": EndingKind.CLIENT_GONE}),
+        (answered, {}),
+        (answered, {"stream": False, "usage": Usage(40, 4), "charge": Charge(44, 40, 4, "cut", 0)}),
+        (served, {"duration_seconds": 700, "clock": "first_byte", "failure": "it fell silent"}),
+    ):
+        metrics.request(msgspec.structs.replace(finished, **facts))
+    lines = metrics.exposition(NOTHING, (), "ok", clock_skew_ms=0).decode().splitlines()
+    of_requests = re.compile(
+        r"cortex_(?!ledger|connections|tasks|requests_in_flight)\w+(?<!_bucket)\b"
+    )
+    shown = [line for line in lines if of_requests.match(line) and "_created" not in line]
+    assert sorted(shown) == SCRAPED.splitlines()
+    assert "# HELP cortex_requests_total Requests to inference endpoints" in lines
+    assert "# TYPE cortex_requests_total counter" in lines
+    assert "# TYPE cortex_request_duration_seconds histogram" in lines
+    assert 'cortex_requests_created{model="org/m",node="beast"} 1.7000000005e+09' in lines
+
+
+def test_the_buckets_of_a_histogram_are_those_that_dashboards_ask_for() -> None:
+    metrics = at_zero()
+    for seconds in (0.004, 0.005, 0.0051, 599, 601):
+        metrics.request(msgspec.structs.replace(SERVED, model="m", duration_seconds=seconds))
+    found = samples(metrics=metrics)
+    name = "cortex_request_duration_seconds_bucket"
+    buckets = {labels[0]: value for (each, labels), value in found.items() if each == name}
+    assert " ".join(buckets) == (
+        "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 60.0 120.0 300.0 600.0 +Inf"
+    )
+    assert list(buckets.values()) == [2, *[3] * 14, 4, 5]

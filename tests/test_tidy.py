@@ -85,7 +85,7 @@ DOORS = {
     "yaml": {"cortexd/config/document.py"},
     "prometheus_client": {
         "cortexd/metrics/instruments.py",
-        "cortexd/metrics/requests.py",
+        "cortexd/metrics/tallies.py",
         "cortexd/metrics/fleet.py",
         "cortexd/metrics/ledger.py",
         "cortexd/metrics/fleet_gauges.py",

@@ -103,7 +103,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
     Raises LedgerProblem, ListenProblem or TlsProblem (in a group) when it cannot start, and
     JournalFailed when the disk failed under it.
     """
-    config, metrics, notifier = settings.config, Metrics(), Notifier(os.environ)
+    config, metrics, notifier = settings.config, Metrics(time.time), Notifier(os.environ)
     closing = Closing(config.gateway.grace_seconds)
     failures: list[JournalFailed] = []
     sockets = _listening_sockets(config)

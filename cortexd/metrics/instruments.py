@@ -19,6 +19,7 @@ from cortexd.metrics.fleet import FleetInstruments
 from cortexd.metrics.fleet_gauges import fleet_gauges
 from cortexd.metrics.ledger import LedgerInstruments
 from cortexd.metrics.requests import RequestInstruments
+from cortexd.metrics.tallies import Clock, Tallies
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,12 +27,14 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """All counters and histograms of one daemon, in a registry of their own."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, clock: Clock) -> None:
+        """Start at zero; `clock` gives the time in seconds since 1970."""
         self.registry = CollectorRegistry(auto_describe=True)
-        self._requests = RequestInstruments(self.registry)
+        tallies = Tallies(clock)
+        self._requests = RequestInstruments(tallies)
         self.fleet = FleetInstruments(self.registry)
-        self.ledger = LedgerInstruments(self.registry)
+        self.ledger = LedgerInstruments(self.registry, tallies)
+        self.registry.register(tallies)
         self._contained = Counter(
             "cortex_connections_contained_total",
             "Connections that ended in an exception which was kept from harming others",

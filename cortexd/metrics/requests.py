@@ -1,33 +1,16 @@
 """What is counted of requests, by model and neuron, and of what they cost, by account and key."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, Counter, Histogram
-
 from cortexd.dialects.usage import EndingKind
 from cortexd.finished import Finished
 from cortexd.fleet.answer import Clock
 from cortexd.fleet.serving import Cause
 from cortexd.ledger.charging import Charge
+from cortexd.metrics.tallies import Labels, Tallies, Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SPEEDS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 
 _MODEL_NODE = ("model", "node")
-
-_CHILDREN_MAX = 4096
-
-_InstrumentT = TypeVar("_InstrumentT", Counter, Histogram)
-
-
-def _children(instrument: _InstrumentT) -> Callable[..., _InstrumentT]:
-    """`instrument.labels`, with those that were asked for last remembered: to find one costs three
-    times what it costs to count.
-    """
-    return lru_cache(_CHILDREN_MAX)(instrument.labels)
-
 
 _NEURON_CLOCKS: dict[Clock, str] = {
     "first_byte": "first_token",
@@ -43,29 +26,31 @@ _FLEET_CLOCKS = {
 class RequestInstruments:
     """What is counted of requests."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the instruments."""
+    def __init__(self, tallies: Tallies) -> None:
+        """Begin the instruments."""
 
-        def counter(name: str, text: str) -> Callable[..., Counter]:
-            return _children(Counter(name, text, _MODEL_NODE, registry=registry))
-
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Callable[..., Histogram]:
-            return _children(Histogram(name, text, _MODEL_NODE, buckets=buckets, registry=registry))
+        def counter(name: str, text: str) -> Tally:
+            return tallies.counter(name, text, _MODEL_NODE)
 
         self._requests = counter("cortex_requests_total", "Requests to inference endpoints")
         self._errors = counter("cortex_request_errors_total", "Requests answered with an error")
-        self._duration = histogram(
+        self._duration = tallies.histogram(
             "cortex_request_duration_seconds",
             "Time from the request to the end of its answer",
             _SECONDS,
+            _MODEL_NODE,
         )
-        self._first_token = histogram(
+        self._first_token = tallies.histogram(
             "cortex_time_to_first_token_seconds",
             "Time from the request to its first bytes",
             _SECONDS,
+            _MODEL_NODE,
         )
-        self._speed = histogram(
-            "cortex_tokens_per_second", "Completion tokens per second after the first", _SPEEDS
+        self._speed = tallies.histogram(
+            "cortex_tokens_per_second",
+            "Completion tokens per second after the first",
+            _SPEEDS,
+            _MODEL_NODE,
         )
         self._prompt = counter("cortex_prompt_tokens_total", "Prompt tokens that neurons reported")
         self._completion = counter(
@@ -74,20 +59,18 @@ class RequestInstruments:
         self._cached = counter(
             "cortex_cached_prompt_tokens_total", "Prompt tokens that neurons took from their cache"
         )
-        self._spend = SpendInstruments(registry)
+        self._spend = SpendInstruments(tallies)
         self._overrun = counter(
             "cortex_overrun_tokens_total", "Tokens that neurons used beyond what was reserved"
         )
-        self._expired = Counter(
+        self._expired = tallies.counter(
             "cortex_clock_expired_total",
             "Requests that ended because a limit on waiting ran out",
             ("clock",),
-            registry=registry,
         )
-        self._unjournalled = Counter(
+        self._unjournalled = tallies.counter(
             "cortex_ledger_unjournalled_requests_total",
             "Requests without a cap that were served while the ledger took no reservations",
-            registry=registry,
         )
 
     def finished(self, finished: Finished) -> None:
@@ -97,37 +80,37 @@ class RequestInstruments:
         if finished.would_refuse is not None:
             self._spend.shadow_refused(finished)
         if finished.unjournalled:
-            self._unjournalled.inc()
+            self._unjournalled[()] += 1
         expired = _expired_clock(finished)
         if expired is not None:
-            self._expired.labels(expired).inc()
+            self._expired[expired,] += 1
         if finished.model is None:
             return
         labels = (finished.model, finished.neuron or "")
-        self._requests(*labels).inc()
+        self._requests[labels] += 1
         left_early = finished.ending is EndingKind.CLIENT_GONE
         failed = finished.failure is not None or finished.code is not None
         if failed or (finished.status >= 400 and not left_early):
-            self._errors(*labels).inc()
-        self._duration(*labels).observe(finished.duration_seconds)
+            self._errors[labels] += 1
+        self._duration[labels].add(finished.duration_seconds)
         if finished.charge is not None:
             self._spend.charged(finished, finished.charge)
             if finished.charge.overrun:
-                self._overrun(*labels).inc(finished.charge.overrun)
+                self._overrun[labels] += finished.charge.overrun
         if finished.first_token_seconds is not None:
             self._answered(finished, finished.first_token_seconds, labels)
 
-    def _answered(self, finished: Finished, first: float, labels: tuple[str, str]) -> None:
-        self._first_token(*labels).observe(first)
+    def _answered(self, finished: Finished, first: float, labels: Labels) -> None:
+        self._first_token[labels].add(first)
         usage = finished.usage
         if usage is None:
             return
-        self._prompt(*labels).inc(usage.prompt_tokens)
-        self._completion(*labels).inc(usage.completion_tokens)
-        self._cached(*labels).inc(usage.cached_prompt_tokens)
+        self._prompt[labels] += usage.prompt_tokens
+        self._completion[labels] += usage.completion_tokens
+        self._cached[labels] += usage.cached_prompt_tokens
         seconds = finished.duration_seconds - first
         if finished.stream and usage.completion_tokens > 1 and seconds > 0:
-            self._speed(*labels).observe((usage.completion_tokens - 1) / seconds)
+            self._speed[labels].add((usage.completion_tokens - 1) / seconds)
 
 
 def _expired_clock(finished: Finished) -> str | None:
@@ -140,11 +123,11 @@ def _expired_clock(finished: Finished) -> str | None:
 class SpendInstruments:
     """What is counted per account and key."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the instruments."""
+    def __init__(self, tallies: Tallies) -> None:
+        """Begin the instruments."""
 
-        def counter(name: str, text: str, *more: str) -> Callable[..., Counter]:
-            return _children(Counter(name, text, ("account", "key", *more), registry=registry))
+        def counter(name: str, text: str, *more: str) -> Tally:
+            return tallies.counter(name, text, ("account", "key", *more))
 
         self._tokens = counter("cortex_spend_tokens_total", "Tokens charged")
         self._prompt = counter("cortex_spend_prompt_tokens_total", "Prompt tokens charged")
@@ -160,17 +143,20 @@ class SpendInstruments:
 
     def charged(self, finished: Finished, charge: Charge) -> None:
         """Count what one request cost."""
-        labels = (finished.account_id or "", finished.key_id or "")
-        self._tokens(*labels).inc(charge.tokens)
-        self._prompt(*labels).inc(charge.prompt_tokens)
-        self._completion(*labels).inc(charge.completion_tokens)
+        labels = _spender(finished)
+        self._tokens[labels] += charge.tokens
+        self._prompt[labels] += charge.prompt_tokens
+        self._completion[labels] += charge.completion_tokens
 
     def refused(self, finished: Finished) -> None:
         """Count one refusal by a cap."""
-        account, key = finished.account_id or "", finished.key_id or ""
-        self._refusals(account, key, finished.code or "").inc()
+        self._refusals[*_spender(finished), finished.code or ""] += 1
 
     def shadow_refused(self, finished: Finished) -> None:
         """Count one request that was served although a shadow cap has no room for it."""
-        account, key = finished.account_id or "", finished.key_id or ""
-        self._shadow_refusals(account, key).inc()
+        self._shadow_refusals[_spender(finished)] += 1
+
+
+def _spender(finished: Finished) -> Labels:
+    """Account and key."""
+    return finished.account_id or "", finished.key_id or ""

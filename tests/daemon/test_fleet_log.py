@@ -23,7 +23,7 @@ class Told:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "cortexd.fleet")
         self.now = 0.0
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda: 0.0)
         self.log = FleetLog(self.metrics.fleet, clock=lambda: self.now)
         self._caplog = caplog
 

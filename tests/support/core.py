@@ -251,7 +251,7 @@ async def core(
         contextlib.aclosing(Pool(deadlines, connect_seconds=5)) as pool,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(run_ledger, journal, taken, Metrics().ledger)
+        await nursery.start(run_ledger, journal, taken, Metrics(lambda: 0).ledger)
         await nursery.start(traffic.run, pool)
         for neuron in fleet:
             await nursery.start(run_poller, neuron, board, pool, config.polling)
