@@ -9,8 +9,9 @@ from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Refused
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """One finished request. Names and numbers only: never a key, a prompt or an answer.
+class Finished(msgspec.Struct):
+    """One finished request. Names and numbers only: never a key, a prompt or an answer. Made by
+    `Outlook.finished`, and read by everybody else.
 
     Times are seconds; `reserved` and `charged` tokens; None where it never came to that.
     `would_refuse`: what a shadow cap would have answered. `clamped_from`: the tokens that were
