@@ -6,13 +6,21 @@ logger.
 """
 
 import logging
+import math
 import re
 import sys
+import time
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import TextIO
 
-from cortexd.finished import Finished
+import trio
 
-log = logging.getLogger("cortexd.request")
+JOIN_SECONDS = 0.02
+"""How long a line may wait for others that come close behind it, to be written with them."""
+
+JOINED_MAX = 100
+"""So many lines are written at once, however short they waited."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/-]+")
 
@@ -33,13 +41,83 @@ class _JournalFormatter(logging.Formatter):
         return prefix + super().format(record).replace("\n", f"\n{prefix}")
 
 
-def set_up(environment: Mapping[str, str]) -> None:
+class Output(logging.StreamHandler[TextIO]):
+    """Where all logging goes: records at once, and lines of which there are thousands together.
+
+    Most of what a line costs is its write. So a `line` that comes close behind another is kept, for
+    `run` to write it with those that follow. What is kept goes out before any record, so that the
+    order stays, and when `run` or the process ends; only a process that is killed loses it.
+    """
+
+    def __init__(self, stream: TextIO, *, to_journal: bool) -> None:
+        """Write to `stream`. Nothing is kept before `run` runs."""
+        super().__init__(stream)
+        self._to_journal = to_journal
+        self._kept: list[str] = []
+        self._keeps_until = -math.inf
+        self._is_kept: trio.Event | None = None
+        if to_journal:
+            self.setFormatter(_JournalFormatter("%(name)s %(message)s"))
+        else:
+            form = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
+            self.setFormatter(logging.Formatter(form))
+
+    def line(self, name: str, message: str) -> None:
+        """Log a message of one line as the logger `name` would at INFO. Trio's thread only."""
+        prefix = "<6>" if self._to_journal else f"{_now()} INFO    "
+        self._kept.append(f"{prefix}{name} {message}\n")
+        if self._is_kept is None or len(self._kept) >= JOINED_MAX:
+            self._write_kept()
+        elif len(self._kept) == 1:  # those that follow share its fate
+            if trio.current_time() < self._keeps_until:
+                self._is_kept.set()
+            else:
+                self._write_kept()
+                self._keep_for_a_moment()
+
+    async def run(self) -> None:
+        """Write what is kept when it has waited long enough, until cancelled."""
+        try:
+            while True:
+                self._is_kept = trio.Event()
+                await self._is_kept.wait()
+                await trio.sleep(JOIN_SECONDS)
+                self._write_kept()
+                self._keep_for_a_moment()
+        finally:
+            self._is_kept = None
+            self._write_kept()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._write_kept()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """See `logging.Handler`; also called when the process ends."""
+        self._write_kept()
+        super().flush()
+
+    def _keep_for_a_moment(self) -> None:
+        self._keeps_until = trio.current_time() + JOIN_SECONDS
+
+    def _write_kept(self) -> None:
+        self.acquire()
+        try:
+            lines = self._kept[:]
+            del self._kept[: len(lines)]  # for a record of another thread, one may come meanwhile
+            if lines:
+                self.stream.write("".join(lines))
+                self.stream.flush()
+        except (OSError, ValueError):
+            pass  # a log that cannot be written ends nothing, as `logging` has it for records
+        finally:
+            self.release()
+
+
+def set_up(environment: Mapping[str, str]) -> Output:
     """Send all logging of the process to standard error."""
-    output = logging.StreamHandler(sys.stderr)
-    if "JOURNAL_STREAM" in environment:
-        output.setFormatter(_JournalFormatter("%(name)s %(message)s"))
-    else:
-        output.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
+    output = Output(sys.stderr, to_journal="JOURNAL_STREAM" in environment)
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(logging.INFO)
@@ -48,71 +126,18 @@ def set_up(environment: Mapping[str, str]) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every poll
+    return output
 
 
-def request_line(finished: Finished) -> None:
-    """One line for one finished request, one more where a shadow cap would have refused it, and an
-    error where a neuron used more than was reserved.
-    """
-    said = [f"{name}={value}" for name, value in _fields(finished) if value is not None]
-    log.info("%s", " ".join(said))
-    would_refuse = finished.would_refuse
-    if would_refuse is not None:
-        log.info(
-            "event=budget_shadow request_id=%s key_id=%s scope=%s cap=%s/%s asked=%d available=%d",
-            finished.request_id,
-            quoted(finished.key_id or ""),
-            quoted(would_refuse.standing.scope),
-            would_refuse.standing.unit,
-            would_refuse.standing.window.words,
-            would_refuse.asked,
-            would_refuse.standing.available,
-        )
-    charge = finished.charge
-    if charge is not None and charge.overrun:
-        log.error(
-            "event=overrun request_id=%s neuron=%s model=%s reserved=%d charged=%d "
-            "action='this neuron does not keep to max_tokens or reports wrong usage; "
-            "check its engine, or take it out of the configuration'",
-            finished.request_id,
-            quoted(finished.neuron or ""),
-            quoted(finished.model or ""),
-            finished.reserved,
-            charge.tokens,
-        )
+def _now() -> str:
+    """The local time, as `logging.Formatter` has it."""
+    seconds, ms = divmod(time.time_ns() // 1_000_000, 1_000)
+    return f"{_second(seconds)},{ms:03d}"
 
 
-def _fields(finished: Finished) -> tuple[tuple[str, object | None], ...]:
-    """All that a line may say; None: it never came to that."""
-    charge = finished.charge
-    first, unserved = finished.first_token_seconds, finished.unserved
-    return (
-        ("event", "request"),
-        ("request_id", finished.request_id),
-        ("method", finished.method),
-        ("path", quoted(finished.path)),
-        ("status", finished.status),
-        ("code", finished.code),
-        ("account", quoted(finished.account_id) if finished.account_id else None),
-        ("key", quoted(finished.key_id) if finished.key_id else None),
-        ("model", quoted(finished.model) if finished.model else None),
-        ("neuron", quoted(finished.neuron) if finished.neuron else None),
-        ("stream", 1 if finished.stream else None),
-        ("reserved", finished.reserved),
-        ("clamped_from", finished.clamped_from),
-        ("unjournalled", 1 if finished.unjournalled else None),
-        ("charged", charge.tokens if charge is not None else None),
-        ("why", charge.why if charge is not None else None),
-        ("ending", finished.ending.value if finished.ending is not None else None),
-        ("waited_ms", finished.waited_ms or None),
-        ("unserved", unserved.cause.value if unserved is not None else None),
-        ("failure", quoted(finished.failure) if finished.failure else None),
-        ("first_token_ms", round(first * 1000) if first is not None else None),
-        ("duration_ms", round(finished.duration_seconds * 1000)),
-        ("dropped", ",".join(finished.dropped) or None),
-        ("notes", ",".join(finished.notes) or None),
-        ("sdk_retry", finished.retry_count),
-    )
+@lru_cache(maxsize=1)
+def _second(unix_seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
 
 
 def quoted(text: str, *, characters_max: int = 200) -> str:

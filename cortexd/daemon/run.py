@@ -29,6 +29,7 @@ from cortexd.daemon.fleet_log import FleetLog
 from cortexd.daemon.garbage import collect_seldom
 from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
 from cortexd.daemon.metrics_listener import MetricsCore
+from cortexd.daemon.request_log import request_line
 from cortexd.daemon.sockets import (
     ListenProblem,
     describe,
@@ -80,11 +81,11 @@ def serve_forever(settings: DaemonSettings) -> int:
 
     0: fine; 1: failed, and may work the next time; 2: would fail again until somebody mends it.
     """
-    logs.set_up(os.environ)
+    output = logs.set_up(os.environ)
     raise_descriptor_limit(settings.config.gateway.connections_max)
     exit_code = 0
     try:
-        trio.run(run_daemon, settings)
+        trio.run(run_daemon, settings, output)
     except* (LedgerProblem, ListenProblem, TlsProblem, JournalFailed) as faults:
         exit_code = 1
         for fault in leaves(faults):
@@ -97,7 +98,7 @@ def serve_forever(settings: DaemonSettings) -> int:
     return exit_code
 
 
-async def run_daemon(settings: DaemonSettings) -> None:
+async def run_daemon(settings: DaemonSettings, output: logs.Output) -> None:
     """Start everything in order, announce it, and run until SIGTERM or SIGINT has drained it.
 
     Raises LedgerProblem, ListenProblem or TlsProblem (in a group) when it cannot start, and
@@ -109,6 +110,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
     sockets = _listening_sockets(config)
     tls = server_tls(config)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(output.run, name="log")
         nursery.start_soon(_obey_signals, closing, notifier, name="signals")
         deadlines = Deadlines()
         await nursery.start(deadlines.run, name="deadlines")
@@ -132,7 +134,7 @@ async def run_daemon(settings: DaemonSettings) -> None:
                 desk,
                 _request_settings(config),
                 pool=pool,
-                tell=partial(_tell, metrics),
+                tell=partial(_tell, metrics, output),
             )
             await nursery.start(gateway.heartbeats.run, name="heartbeats")
             ended = trio.Event()
@@ -309,9 +311,9 @@ async def _reload_on_signal(watch: CatalogueWatch) -> None:
             watch.reload()
 
 
-def _tell(metrics: Metrics, finished: Finished) -> None:
+def _tell(metrics: Metrics, output: logs.Output, finished: Finished) -> None:
     metrics.request(finished)
-    logs.request_line(finished)
+    request_line(finished, output)
 
 
 def _listening_sockets(config: Config) -> Mapping[str, socket.socket]:
