@@ -29,7 +29,9 @@ class AnswerReader:
 
     __slots__ = (
         "_body",
+        "_coding",
         "_ends_with_connection",
+        "_has_length",
         "_head_bytes",
         "_head_bytes_max",
         "_head_only",
@@ -50,6 +52,8 @@ class AnswerReader:
         self._head_bytes_max = head_bytes_max
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._lines: list[tuple[bytes, bytes]] = []
+        self._has_length = False
+        self._coding = b""
         self._body: list[bytes] = []
         self._head_bytes = 0
         self._silent_bytes = 0
@@ -125,7 +129,13 @@ class AnswerReader:
         if self._head_bytes > self._head_bytes_max:
             self._fail("its head is too large")
         elif not self.head_complete:
-            self._lines.append((name.lower(), value.strip(b" \t")))
+            name, value = name.lower(), value.strip(b" \t")
+            self._lines.append((name, value))
+            if name == b"content-length":
+                self._has_length = True
+            elif name == b"transfer-encoding":
+                before = self._coding + b"," if self._coding else b""
+                self._coding = before + value.lower()
 
     def on_headers_complete(self) -> None:
         """The empty line after a head."""
@@ -140,27 +150,15 @@ class AnswerReader:
         if self._parser.get_http_version() not in ("1.1", "1.0") or not 200 <= status <= 599:
             self._fail("it does not speak HTTP/1.1")
             return
-        length, coding = self._framing()
-        if coding not in (None, b"chunked"):
+        if self._coding not in (b"", b"chunked"):
             self._fail("it uses a transfer coding that was not asked for")
             return
         self.status, self.headers = status, tuple(self._lines)
         self.head_complete = True
         self._silent_bytes = 0
         self._in_step = self._parser.should_keep_alive()
-        self._ends_with_connection = length is None and coding is None
+        self._ends_with_connection = not self._has_length and not self._coding
         self.complete = self._head_only
-
-    def _framing(self) -> tuple[bytes | None, bytes | None]:
-        """Content-Length and Transfer-Encoding as given; several codings come as one text."""
-        length: bytes | None = None
-        codings: list[bytes] = []
-        for name, value in self._lines:
-            if name == b"content-length":
-                length = value
-            elif name == b"transfer-encoding":
-                codings.append(value.lower())
-        return length, b",".join(codings) if codings else None
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without its framing."""
@@ -178,6 +176,7 @@ class AnswerReader:
             self.complete = True
         else:
             self._lines.clear()
+            self._has_length, self._coding = False, b""
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:

@@ -42,13 +42,17 @@ _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """One request: `path` (with its query, percent-encoded) is appended to `base_url`."""
+    """One request: `path` (with its query, percent-encoded) is appended to `base_url`.
+
+    `request_id`: goes out as `x-request-id`, if there is one.
+    """
 
     base_url: str
     method: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
+    request_id: bytes = b""
 
 
 def head_bytes(outgoing: Outgoing, address: Address) -> bytes:
@@ -56,27 +60,28 @@ def head_bytes(outgoing: Outgoing, address: Address) -> bytes:
 
     Raises ValueError for a method, path or header that must not be sent: a bug of the caller.
     """
-    beginning = _beginning(outgoing.method, address.prefix + outgoing.path, address.host_header)
-    lines = [_header_line(name, value) for name, value in outgoing.headers]
+    target = address.prefix + outgoing.path
+    head = _beginning(outgoing.method, target, address.host_header, outgoing.headers)
+    if outgoing.request_id:
+        head += _header_line(b"x-request-id", outgoing.request_id)
     if outgoing.body or outgoing.method in _BODY_METHODS:
-        lines.append(b"content-length: %d\r\n" % len(outgoing.body))
-    return b"%b%b\r\n" % (beginning, b"".join(lines))
-
-
-# What goes to neurons differs from request to request in little more than an id: the rest of it has
-# been checked, and written, before.
+        return b"%bcontent-length: %d\r\n\r\n" % (head, len(outgoing.body))
+    return head + b"\r\n"
 
 
 @functools.lru_cache(_REMEMBERED_MAX)
-def _beginning(method: str, target: str, host_header: str) -> bytes:
+def _beginning(
+    method: str, target: str, host_header: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> bytes:
+    """All but what differs from request to request: so it was checked and written before."""
     if not _METHOD.fullmatch(method):
         raise ValueError("a method is 1 to 16 capital letters")
     if not _TARGET.fullmatch(target):
         raise ValueError("a path begins with a slash and is percent-encoded")
-    return f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
+    first = f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
+    return first + b"".join(_header_line(name, value) for name, value in headers)
 
 
-@functools.lru_cache(_REMEMBERED_MAX)
 def _header_line(name: bytes, value: bytes) -> bytes:
     if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
         raise ValueError("a header name or value with characters that HTTP forbids")

@@ -14,9 +14,8 @@ def body_headers(written: Document, *, stream: bool) -> Headers:
 
 
 def neuron_headers(principal: Principal, head: Head) -> Headers:
-    """Who asks, and under which id; a client's own principal headers never pass."""
-    request_id = (b"x-request-id", head.request_id.encode())
+    """Who asks; a client's own principal headers never pass."""
     thinking = head.headers.get(b"x-include-thinking")
     if thinking is None:
-        return (request_id, *principal.neuron_headers)
-    return (request_id, (b"x-include-thinking", thinking), *principal.neuron_headers)
+        return principal.neuron_headers
+    return ((b"x-include-thinking", thinking), *principal.neuron_headers)

@@ -210,9 +210,9 @@ class Gateway:
             return
         request, asked = bounded.request, bounded.request.asked
         async with granted:  # leaving settles, whatever happened
-            headers = neuron_headers(principal, head)
             output_tokens = granted.bound.output_tokens
-            sending = Sending(surface, request, bounded.limits, output_tokens, headers)
+            headers, request_id = neuron_headers(principal, head), head.request_id
+            sending = Sending(surface, request, bounded.limits, output_tokens, headers, request_id)
             stream_headers: Headers = ()
             if asked.stream:
                 told = endpoint.limits(granted.standings, wall_ms=_wall_ms())
@@ -316,8 +316,9 @@ class Gateway:
         least = least_bound(principal, ceiling)
         if not self._settings.exact_counts or not could_fit(outlook.refused, least, request.asked):
             return None
-        headers = neuron_headers(principal, outlook.head)
-        sending = Sending(surface, request, bounded.limits, ceiling.output_tokens, headers)
+        headers, request_id = neuron_headers(principal, outlook.head), outlook.head.request_id
+        most = ceiling.output_tokens
+        sending = Sending(surface, request, bounded.limits, most, headers, request_id)
         return await closer(ceiling, sending, self._traffic.routes(bounded.model), self._pool)
 
     def _ledger_down(self, down: LedgerDown) -> Refusal:

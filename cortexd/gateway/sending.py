@@ -27,7 +27,7 @@ from cortexd.gateway.neuron_headers import body_headers
 class Sending(msgspec.Struct, frozen=True):
     """What was asked, and who reads what comes back unless a neuron is asked in another way.
     `limits` and `output_tokens` (per choice) are those that the request was bounded by; `headers`
-    those that every neuron gets.
+    those that every neuron gets, `request_id` the one under which it gets them.
     """
 
     surface: Surface
@@ -35,6 +35,7 @@ class Sending(msgspec.Struct, frozen=True):
     limits: ModelLimits
     output_tokens: int
     headers: Headers
+    request_id: str
 
     @property
     def stream(self) -> bool:
@@ -75,7 +76,8 @@ class Sending(msgspec.Struct, frozen=True):
         if route.api_key is not None:
             headers += ((b"authorization", b"Bearer " + route.api_key.encode()),)
         path = way.surface.neuron_path + engine.query
-        outgoing = Outgoing(route.base_url, "POST", path, headers, written.body)
+        request_id = self.request_id.encode()
+        outgoing = Outgoing(route.base_url, "POST", path, headers, written.body, request_id)
         return Attempt(outgoing, engine, way, streamed, gathering)
 
 

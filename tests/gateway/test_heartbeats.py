@@ -307,7 +307,7 @@ def an_out(client: SlowClient) -> Out:
     request = surface.understand(document, forward_fields=frozenset())
     assert not isinstance(request, Refusal)
     headers = ((b"content-type", b"text/event-stream"),)
-    sending = Sending(surface, request, ModelLimits(None, None, None), 10, ())
+    sending = Sending(surface, request, ModelLimits(None, None, None), 10, (), "r")
     return Out(client, headers, Progress(sending), request.watch(output_tokens=10))
 
 
