@@ -12,6 +12,7 @@ its chunks by us and decoded by llhttp, and both have to see the end at the same
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -32,9 +33,7 @@ _LENGTH_DIGITS_MAX = 18
 _SIZE_LINE_BYTES_MAX = 256
 _TRAILERS_BYTES_MAX = 8192
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
-_ABOUT_FRAMING = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
-)
+_ABOUT_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 
 
 class BadRequest(Exception):
@@ -99,29 +98,24 @@ def parse_head(raw: bytes) -> RequestHead:
             raise BadRequest(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         raise BadRequest(400, "The request line is not one of HTTP/1.1.")
     method, target, is_http_1_0 = line[1], line[2], line[3] == b"0"
-    lines = _Lines()
-    try:
-        httptools.HttpRequestParser(lines).feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass  # an offer, which is not taken up
-    except httptools.HttpParserInvalidMethodError:
-        raise BadRequest(501, "No such method is known here.") from None
-    except httptools.HttpParserError:
-        raise BadRequest(400, "The request head is malformed.") from None
-    if not lines.complete:  # pragma: no cover - no bytes are known on which we differ
+    written: dict[bytes, bytes] = {}
+    awaited = [raw]  # llhttp empties it at the end of the head: to be called, C is fastest
+    _feed(raw, _Calls(written.__setitem__, awaited.clear))
+    if awaited:  # pragma: no cover - no bytes are known on which we differ
         raise BadRequest(400, "The request head is malformed.")
-    if lines.count > HEADERS_MAX:
+    lines = raw.count(b"\r\n") - 2
+    if lines > HEADERS_MAX:
         raise BadRequest(431, f"There are more than {HEADERS_MAX} header lines.")
-    if lines.repeated is not None:
-        raise BadRequest(400, f"The header {lines.repeated.decode()} may be given once.")
-    headers = lines.headers
+    headers = {name.lower(): value.strip(b" \t") for name, value in written.items()}
+    connection = headers.get(b"connection", b"")
+    if len(headers) != lines:
+        connection = _connection_of_repeated(raw)
     host = headers.get(b"host")
     if host is None and not is_http_1_0:
         raise BadRequest(400, "A Host header is required.")
     if host is not None and not _HOST.fullmatch(host):
         raise BadRequest(400, "The Host header is malformed.")
     length = _length(headers)
-    connection = lines.connection
     return RequestHead(
         method=method.decode("ascii"),
         path=_path(target, method),
@@ -134,32 +128,51 @@ def parse_head(raw: bytes) -> RequestHead:
     )
 
 
-class _Lines:
-    """Takes the header lines of one head from llhttp. `connection`: what all of that name say;
-    `repeated`: a name that says where the request ends, and came twice.
+class _Calls:
+    """What llhttp calls while it reads one head."""
+
+    __slots__ = ("on_header", "on_headers_complete")
+
+    def __init__(
+        self, on_header: Callable[[bytes, bytes], None], on_headers_complete: Callable[[], None]
+    ) -> None:
+        self.on_header = on_header
+        self.on_headers_complete = on_headers_complete
+
+
+def _feed(raw: bytes, calls: _Calls) -> None:
+    """Have llhttp read a head. Raises BadRequest."""
+    try:
+        httptools.HttpRequestParser(calls).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer, which is not taken up
+    except httptools.HttpParserInvalidMethodError:
+        raise BadRequest(501, "No such method is known here.") from None
+    except httptools.HttpParserError:
+        raise BadRequest(400, "The request head is malformed.") from None
+
+
+def _connection_of_repeated(raw: bytes) -> bytes:
+    """What all Connection headers say, of a head in which some header is there more than once.
+
+    Raises BadRequest where it is one that says where the request ends.
     """
+    seen: set[bytes] = set()
+    connection: list[bytes] = []
+    repeated: list[bytes] = []
 
-    __slots__ = ("complete", "connection", "count", "headers", "repeated")
+    def note(name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"connection":
+            connection.append(value)
+        elif name in seen and name in _ABOUT_FRAMING:
+            repeated.append(name)
+        seen.add(name)
 
-    def __init__(self) -> None:
-        self.headers: dict[bytes, bytes] = {}
-        self.count = 0
-        self.connection = b""
-        self.repeated: bytes | None = None
-        self.complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name, value = name.lower(), value.strip(b" \t")
-        self.count += 1
-        if name in _ABOUT_FRAMING:
-            if name == b"connection":
-                self.connection += b"," + value
-            elif name in self.headers:
-                self.repeated = name
-        self.headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
+    _feed(raw, _Calls(note, bytearray().clear))
+    if repeated:
+        raise BadRequest(400, f"The header {repeated[0].decode()} may be given once.")
+    return b",".join(connection)
 
 
 def _length(headers: dict[bytes, bytes]) -> int:
