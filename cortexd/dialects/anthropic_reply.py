@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from cortexd.dialects.generated import generated_bytes
+from cortexd.dialects.generated import seen_in
 from cortexd.dialects.surface import PlainReply
-from cortexd.dialects.usage import Seen, Usage, read_usage
+from cortexd.dialects.usage import Usage, read_usage
 
 Call = dict[str, object]
 
@@ -83,7 +83,7 @@ def message_reply(
             "stop_sequence": stop,
             "usage": usage_object(usage),
         }
-        return PlainReply(_ENCODE(message), usage, _seen(reply["choices"]), notes=notes)
+        return PlainReply(_ENCODE(message), usage, seen_in(reply["choices"]), notes=notes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -95,11 +95,6 @@ def _first_choice(reply: object) -> Call | None:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
     return choices[0]
-
-
-def _seen(choices: list[object]) -> Seen:
-    sizes = [generated_bytes(choice) for choice in choices if isinstance(choice, dict)]
-    return Seen(chunks=sum(map(bool, sizes)), text_bytes=sum(sizes))
 
 
 def said(choice: Call) -> tuple[str, str, list[Call]]:

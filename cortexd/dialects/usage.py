@@ -91,12 +91,10 @@ def read_usage(reported: object) -> Usage | None:
     if not prompt_tokens or completion_tokens is None:
         return None
     details = reported.get("prompt_tokens_details")
-    cached = _token_count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        cached_prompt_tokens=min(cached or 0, prompt_tokens),
-    )
+    if not isinstance(details, dict):
+        return Usage(prompt_tokens, completion_tokens)
+    cached = _token_count(details.get("cached_tokens")) or 0
+    return Usage(prompt_tokens, completion_tokens, min(cached, prompt_tokens))
 
 
 def read_input_usage(reported: object) -> Usage | None:
