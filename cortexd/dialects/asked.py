@@ -28,7 +28,7 @@ class PromptSize(msgspec.Struct, frozen=True):
     @property
     def has_media(self) -> bool:
         """Whether there is anything in it that bytes do not bound."""
-        return bool(self.images or self.audios or self.files)
+        return self.images + self.audios + self.files > 0
 
 
 class Asked(msgspec.Struct, frozen=True):

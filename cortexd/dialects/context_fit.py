@@ -9,6 +9,7 @@ the user said.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cortexd.dialects.refusals import Refusal, RefusalKind
@@ -24,25 +25,38 @@ CHARACTERS_PER_NORMAL = 4
 """Most characters that normalising joins to one (a letter and three marks)."""
 
 _UNSEEN = bytes(range(33)) + b"\x7f"
+_NO_ASCII_ALNUM = bytes(byte for byte in range(128) if not chr(byte).isalnum())
+_NO_OTHER_ALNUM = re.compile(r"[\0-\x7f\W]+")
 
 
 def least_text_tokens(text: str) -> int:
     """Count the fewest tokens that any tokenizer in use can make of a text."""
+    if len(text) < TOKEN_BYTES_MAX:
+        return 0
     if text.isascii():
-        size = len(text.encode().translate(None, _UNSEEN))
-    else:
-        size = sum(map(str.isalnum, text)) // CHARACTERS_PER_NORMAL
-    return size // TOKEN_BYTES_MAX
+        return len(text.encode().translate(None, _UNSEEN)) // TOKEN_BYTES_MAX
+    if len(text) < TOKEN_BYTES_MAX * CHARACTERS_PER_NORMAL:
+        return 0
+    return _alnum_characters(text) // CHARACTERS_PER_NORMAL // TOKEN_BYTES_MAX
+
+
+def _alnum_characters(text: str) -> int:
+    """Count what `str.isalnum` is true of, without asking each character."""
+    of_ascii = text.encode("ascii", "ignore").translate(None, _NO_ASCII_ALNUM)
+    return len(of_ascii) + len(_NO_OTHER_ALNUM.sub("", text))
 
 
 def least_chat_tokens(messages: list[dict[str, object]]) -> int:
     """Count the fewest tokens of a conversation: of the texts that no template leaves out."""
-    return sum(
-        least_text_tokens(text)
-        for message in messages
-        if message.get("role") == "user"
-        for text in _texts(message.get("content"))
-    )
+    tokens = 0
+    for message in messages:
+        if message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                tokens += least_text_tokens(content)
+            elif isinstance(content, list):
+                tokens += sum(map(least_text_tokens, _texts(content)))
+    return tokens
 
 
 def over_context(asked: Asked, limits: ModelLimits) -> Refusal | None:
@@ -60,10 +74,6 @@ def over_context(asked: Asked, limits: ModelLimits) -> Refusal | None:
     )
 
 
-def _texts(content: object) -> list[str]:
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        return []
+def _texts(content: list[object]) -> list[str]:
     texts = [part.get("text") for part in content if isinstance(part, dict)]
     return [text for text in texts if isinstance(text, str)]

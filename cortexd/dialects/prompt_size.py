@@ -62,9 +62,15 @@ EXPONENT_GROWTH_BYTES = 16
 """What a number can grow by when it is written again: 1e15 becomes 1000000000000000.0."""
 
 _EXPONENT = re.compile(rb"[0-9][eE]")
-_DEPTH_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1, ord(","): 0}
-_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in _DEPTH_STEP)
-_ENCODE = msgspec.json.Encoder().encode
+_MEDIA_KEYS = frozenset(MEDIA)
+_CALL_KEYS = ("tool_calls", "function_call")
+_REMARKABLE_KEYS = _MEDIA_KEYS.union(_CALL_KEYS)
+_TOOL_ROLES = ("tool", "function", "ipython")
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[{]},")
+_DEPTH_STEPS = bytes.maketrans(b"[{,]}", bytes((2, 2, 1, 0, 0)))
+_HTML = b"<>&'\x7f"
+_DECODE = msgspec.json.Decoder().decode
+_ENCODER = msgspec.json.Encoder()
 
 
 def prompt_size(
@@ -75,14 +81,23 @@ def prompt_size(
     `messages`: decoded. `encoded_messages`: their compact UTF-8 JSON. `rendered_fields`: compact
     JSON of every other field that a template may write into the prompt (tools, schemas, ...).
     """
+    text_bytes = len(encoded_messages) + normalised_growth(encoded_messages)
+    # Most messages are a role and a text, of which all is said.
+    remarkable = [
+        message
+        for message in messages
+        if type(message.get("content")) is not str
+        or message.get("role") in _TOOL_ROLES
+        or not _REMARKABLE_KEYS.isdisjoint(message)
+    ]
+    if not remarkable and not rendered_fields:
+        return PromptSize(text_bytes)
     tally = _Tally()
-    for message in messages:
+    for message in remarkable:
         tally.add_message(message)
-    text_bytes = len(encoded_messages) - tally.payload_bytes
-    text_bytes += normalised_growth(encoded_messages)
     return PromptSize(
-        text_bytes=text_bytes,
-        tools_bytes=tally.growth_bytes + sum(map(rendered_bytes, rendered_fields)),
+        text_bytes=text_bytes - tally.payload_bytes,
+        tools_bytes=tally.growth_bytes(rendered_fields) + sum(map(len, rendered_fields)),
         images=tally.items[IMAGE],
         audios=tally.items[AUDIO],
         files=tally.items[FILE],
@@ -91,12 +106,14 @@ def prompt_size(
 
 
 class _Tally:
-    """Running sums over messages."""
+    """Running sums over messages, and what of them can be written again."""
 
     def __init__(self) -> None:
         self.items = {IMAGE: 0, AUDIO: 0, FILE: 0}
         self.payload_bytes = 0
-        self.growth_bytes = 0
+        self._results: list[object] = []
+        self._calls: list[object] = []
+        self._arguments: list[str] = []
 
     def add_message(self, message: dict[str, object]) -> None:
         content = message.get("content")
@@ -106,21 +123,41 @@ class _Tally:
                     self._add_part(part)
         elif isinstance(content, dict):
             self._add_part(content)
-        for key in MEDIA.keys() & message.keys():
-            if message[key]:
-                self._add_media(MEDIA[key], message[key])
+        if not _MEDIA_KEYS.isdisjoint(message):
+            for key in _MEDIA_KEYS & message.keys():
+                if message[key]:
+                    self._add_media(MEDIA[key], message[key])
         if message.get("tool_calls") or message.get("function_call"):
             self._add_calls(message)
-        elif message.get("role") in ("tool", "function", "ipython"):
-            # Some templates write tool results with `tojson`, strings included.
-            self.growth_bytes += _escaping_growth(_ENCODE(content))
+        elif message.get("role") in _TOOL_ROLES:
+            self._results.append(content)
+
+    def growth_bytes(self, rendered_fields: list[bytes]) -> int:
+        """Bound what templates add where they write JSON out again: tools, calls and their
+        arguments, and what tools said, of which some write only the strings with `tojson`.
+
+        The growth of a row of JSON values is the sum of theirs, so they are measured as one: those
+        without escapes, which are quickly looked through, and the others.
+        """
+        values = [*rendered_fields, *map(_ENCODER.encode, self._calls)]
+        odd: list[bytes] = []
+        for arguments in self._arguments:
+            (values if _is_json(arguments) else odd).append(arguments.encode())
+        plain = [value for value in values if b"\\" not in value]
+        escaped = [value for value in values if b"\\" in value]
+        rows = [b"\n".join(row) for row in (plain, escaped) if row]
+        growth = sum(map(_rewriting_growth, rows)) + sum(map(_rewriting_growth, odd))
+        if self._results:
+            growth += _escaping_growth(_ENCODER.encode(self._results))
+        return growth
 
     def _add_part(self, part: dict[str, object]) -> None:
-        media = MEDIA.keys() & part.keys()
-        for key in media:
-            self._add_media(MEDIA[key], part[key])
+        has_media = not _MEDIA_KEYS.isdisjoint(part)
+        if has_media:
+            for key in _MEDIA_KEYS & part.keys():
+                self._add_media(MEDIA[key], part[key])
         kind = part.get("type", "text")
-        if not media and kind not in TEXT_PARTS:
+        if not has_media and kind not in TEXT_PARTS:
             self.items[MEDIA.get(kind, FILE) if isinstance(kind, str) else FILE] += 1
 
     def _add_media(self, medium: str, item: object) -> None:
@@ -135,16 +172,24 @@ class _Tally:
 
     def _add_calls(self, message: dict[str, object]) -> None:
         """Templates write the calls out again, and their arguments as parsed JSON."""
-        for key in ("tool_calls", "function_call"):
+        for key in _CALL_KEYS:
             calls = message.get(key)
             if not calls:
                 continue
-            self.growth_bytes += _rewriting_growth(_ENCODE(calls))
+            self._calls.append(calls)
             for call in calls if isinstance(calls, list) else [{"function": calls}]:
                 function = call.get("function") if isinstance(call, dict) else None
                 arguments = function.get("arguments") if isinstance(function, dict) else None
                 if isinstance(arguments, str):
-                    self.growth_bytes += _rewriting_growth(arguments.encode())
+                    self._arguments.append(arguments)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _DECODE(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def rendered_bytes(encoded: bytes) -> int:
@@ -158,16 +203,18 @@ def rendered_bytes(encoded: bytes) -> int:
 
 def _rewriting_growth(encoded: bytes) -> int:
     bare = outside_strings(encoded)
-    structure = bare.translate(None, _NOT_STRUCTURE)
-    depths = accumulate(map(_DEPTH_STEP.__getitem__, structure))
-    line_bytes = max(0, 4 * sum(depths)) + len(structure)
+    steps = bare.translate(_DEPTH_STEPS, _NOT_STRUCTURE)
+    # One deeper is a step of two and one higher none, as bytes have no sign: after i steps the sum
+    # is the depth and i.
+    depths = sum(accumulate(steps)) - len(steps) * (len(steps) + 1) // 2
+    line_bytes = max(0, 4 * depths) + len(steps)
     number_bytes = EXPONENT_GROWTH_BYTES * len(_EXPONENT.findall(bare))
     return line_bytes + bare.count(b":") + number_bytes + _escaping_growth(encoded)
 
 
 def _escaping_growth(encoded: bytes) -> int:
     r"""Count what `tojson` adds: `\u003c` for the four HTML characters, DEL and all but ASCII."""
-    growth = 5 * sum(map(encoded.count, (b"<", b">", b"&", b"'", b"\x7f")))
+    growth = 5 * (len(encoded) - len(encoded.translate(None, _HTML)))
     if not encoded.isascii():
         text = encoded.decode()
         ascii_bytes = len(text.encode("ascii", "ignore"))

@@ -68,13 +68,10 @@ def bound(asked: Asked, limits: ModelLimits, *, capped: bool) -> Bound | Refusal
     prompt_tokens = _prompt_tokens(asked, limits, capped=capped)
     if isinstance(prompt_tokens, Refusal):
         return prompt_tokens
-    return Bound(
-        prompt_tokens=prompt_tokens,
-        output_tokens=(
-            _output_tokens(asked, limits, prompt_tokens=prompt_tokens) if asked.generates else 0
-        ),
-        choices=asked.choices,
-    )
+    output_tokens = 0
+    if asked.generates:
+        output_tokens = _output_tokens(asked, limits, prompt_tokens=prompt_tokens)
+    return Bound(prompt_tokens, output_tokens, asked.choices)
 
 
 def _prompt_tokens(asked: Asked, limits: ModelLimits, *, capped: bool) -> int | Refusal:
@@ -82,20 +79,33 @@ def _prompt_tokens(asked: Asked, limits: ModelLimits, *, capped: bool) -> int | 
     # What a template adds, it adds to each prompt; and no prompt can outgrow the context.
     prompt_tokens = prompt.text_bytes + prompt.tools_bytes + asked.prompts * limits.template_tokens
     most = None if limits.context_max is None else asked.prompts * limits.context_max
+    if prompt.has_media:
+        media_tokens = _media_tokens(asked, limits, most, capped=capped)
+        if isinstance(media_tokens, Refusal):
+            return media_tokens
+        prompt_tokens += media_tokens
+    return prompt_tokens if most is None or prompt_tokens < most else most
+
+
+def _media_tokens(
+    asked: Asked, limits: ModelLimits, most: int | None, *, capped: bool
+) -> int | Refusal:
+    """Bound the tokens of media. `most`: what all prompts together can come to, if anything can
+    be said of it.
+    """
+    prompt = asked.prompt
     media = (
         ("image", prompt.images, limits.image_tokens_max),
         ("audio", prompt.audios, limits.audio_tokens_max),
         ("file", prompt.files, limits.file_tokens_max),
     )
     unbounded = [medium for medium, count, tokens_max in media if count and tokens_max is None]
-    if unbounded:
-        if most is not None:
-            return most
-        if capped:
-            return _unbounded_media(unbounded[0], asked.model)
-        prompt_tokens += prompt.media_bytes
-    prompt_tokens += sum(count * tokens_max for _, count, tokens_max in media if tokens_max)
-    return prompt_tokens if most is None else min(prompt_tokens, most)
+    if unbounded and most is not None:
+        return most
+    if unbounded and capped:
+        return _unbounded_media(unbounded[0], asked.model)
+    media_tokens = prompt.media_bytes if unbounded else 0
+    return media_tokens + sum(count * tokens_max for _, count, tokens_max in media if tokens_max)
 
 
 def _unbounded_media(medium: str, model: str) -> Refusal:
@@ -111,15 +121,17 @@ def _unbounded_media(medium: str, model: str) -> Refusal:
 
 
 def _output_tokens(asked: Asked, limits: ModelLimits, *, prompt_tokens: int) -> int:
-    if asked.output_requested is not None:
-        output_tokens = asked.output_requested
+    requested, largest, context = asked.output_requested, limits.output, limits.context_min
+    if requested is not None:
+        output_tokens = requested
     else:
-        output_tokens = limits.output if limits.output is not None else OUTPUT_TOKENS_DEFAULT
-    if limits.output is not None:
-        output_tokens = min(output_tokens, limits.output)
-    if limits.context_min is not None:
-        output_tokens = min(output_tokens, limits.context_min - 1)
-        if asked.output_requested is None:
-            room = max(limits.context_min - prompt_tokens, limits.context_min // 4)
+        output_tokens = largest if largest is not None else OUTPUT_TOKENS_DEFAULT
+    if largest is not None and largest < output_tokens:
+        output_tokens = largest
+    if context is not None:
+        if context - 1 < output_tokens:
+            output_tokens = context - 1
+        if requested is None:
+            room = max(context - prompt_tokens, context // 4)
             output_tokens = min(output_tokens, room)
     return max(1, output_tokens)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cortexd.dialects.asked import Asked, PromptSize
 from cortexd.dialects.context_fit import (
+    CHARACTERS_PER_NORMAL,
     TOKEN_BYTES_MAX,
     least_chat_tokens,
     least_text_tokens,
@@ -30,6 +31,13 @@ def test_the_least_is_never_more_than_a_token_for_every_longest_run(text: str) -
     assert least_text_tokens(text) <= len(text.encode()) / TOKEN_BYTES_MAX
     composed = len(text) / 4
     assert least_text_tokens(text + "é") <= composed / TOKEN_BYTES_MAX + 1
+
+
+@given(st.text(st.characters() | st.sampled_from("aé中 .²½ⅷ_\u0301"), min_size=520, max_size=900))
+def test_of_text_in_any_script_letters_and_digits_are_counted(text: str) -> None:
+    text = text * 20 + "é"
+    seen = sum(map(str.isalnum, text))
+    assert least_text_tokens(text) == seen // CHARACTERS_PER_NORMAL // TOKEN_BYTES_MAX
 
 
 def test_only_what_every_template_writes_out_is_counted() -> None:

@@ -156,6 +156,37 @@ def test_tool_calls_written_again_are_within_the_bound(
     assert len(html_safe(json.dumps(call, indent=4))) <= bound
 
 
+ARGUMENTS = st.sampled_from(
+    [
+        "{}",
+        '{"a": [1, {"b": "<c>"}], "n": 1e5}',
+        "[[",
+        "]]",
+        '"',
+        '\\"',
+        "1e",
+        "5",
+        "}{",
+        "\\\\",
+        "é'",
+    ]
+)
+
+
+@given(st.lists(st.tuples(ARGUMENTS, ARGUMENTS), max_size=5), st.booleans())
+def test_what_calls_add_is_the_sum_of_what_each_of_them_adds(
+    arguments: list[tuple[str, str]], with_tools: bool
+) -> None:
+    """Or odd arguments in one call could hide what the others become."""
+    tools = [b'[{"type":"function","function":{"name":"f\\"","parameters":{}}}]'] * with_tools
+    messages: list[dict[str, object]] = [
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": each}} for each in pair]}
+        for pair in arguments
+    ]
+    alone = [size_of([message]).tools_bytes for message in messages]
+    assert size_of(messages, *tools).tools_bytes == sum(alone) + sum(map(rendered_bytes, tools))
+
+
 def test_odd_tool_calls_do_no_harm() -> None:
     odd: list[object] = [["x"], "calls", 3, [{"function": "f"}], [{"function": {"arguments": 1}}]]
     for calls in odd:

@@ -98,8 +98,8 @@ MUTANTS = (
         ),
         (
             "media without a ceiling is free for a capped key",
-            "        if capped:\n            return _unbounded_media",
-            "        if False:\n            return _unbounded_media",
+            "    if unbounded and capped:\n        return _unbounded_media",
+            "    if False:\n        return _unbounded_media",
         ),
         (
             "only the first image counts",
@@ -113,8 +113,8 @@ MUTANTS = (
         ),
         (
             "the model's own output limit is forgotten",
-            "output_tokens = min(output_tokens, limits.output)",
-            "pass",
+            "    if largest is not None and largest < output_tokens:",
+            "    if False:",
         ),
         (
             "no output at all can be reserved",
