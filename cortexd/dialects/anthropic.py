@@ -17,10 +17,10 @@ import msgspec
 from cortexd.dialects.anthropic_tools import chat_choice, chat_tools
 from cortexd.dialects.anthropic_turns import Conversation
 from cortexd.dialects.asked import Asked
-from cortexd.dialects.body import Body, invalid, printable
+from cortexd.dialects.body import Body, as_objects, invalid
 from cortexd.dialects.context_fit import least_chat_tokens
 from cortexd.dialects.fields import HARMLESS, NEVER_FORWARDED, READ_HERE, RENDERED
-from cortexd.dialects.forwarding import DROPPED_NAMES_MAX, OUTPUT_TOKENS_MAX
+from cortexd.dialects.forwarding import OUTPUT_TOKENS_MAX, names_for_log
 from cortexd.dialects.json_text import said_once
 from cortexd.dialects.prompt_size import prompt_size
 from cortexd.dialects.refusals import Refusal
@@ -96,7 +96,7 @@ def understand_messages(
     Refuses (400) what is no JSON object, lacks the model or messages, holds a value of a wrong type
     or content that no chat can carry; `param` names the field.
     """
-    return understood(lambda: _asked(Body(body), forward_fields))
+    return understood(_asked, body, forward_fields)
 
 
 class _Chat:
@@ -119,8 +119,8 @@ class _Chat:
 
 def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
     model = body.model()
-    body.required("messages")
-    conversation = Conversation(body.value("system"), body.objects("messages"))
+    turns = body.required("messages")
+    conversation = Conversation(body.value("system"), as_objects(turns, "messages"))
     messages = conversation.messages
     if not messages:
         invalid("messages", "must not be empty")
@@ -142,7 +142,7 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
         choices=1,
         output_requested=body.integer("max_tokens", largest=OUTPUT_TOKENS_MAX),
         fields=chat.fields,
-        dropped=tuple(printable(name) for name in dropped[:DROPPED_NAMES_MAX]),
+        dropped=names_for_log(dropped),
         prompt=prompt_size(messages, encoded_messages, chat.rendered),
         least_tokens=least_chat_tokens(messages),
     )

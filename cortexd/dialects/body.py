@@ -15,8 +15,9 @@ from cortexd.dialects.refusals import Refusal, RefusalKind
 NAME_CHARACTERS_MAX = 40
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, object]])
 _VALUE = msgspec.json.Decoder()
-_NULL = b"null"
+_NULL = msgspec.Raw(b"null")
 
 
 class Unfit(Exception):
@@ -43,7 +44,9 @@ class Body:
         except (msgspec.DecodeError, UnicodeDecodeError):
             message = "The request body is not valid JSON."
             raise Unfit(RefusalKind.INVALID_JSON, message) from None
-        self.fields = {name: raw for name, raw in fields.items() if bytes(raw) != _NULL}
+        if _NULL in fields.values():
+            fields = {name: raw for name, raw in fields.items() if raw != _NULL}
+        self.fields = fields
 
     def value(self, name: str) -> object:
         """Decode a field of any type; None when it is absent."""
@@ -59,30 +62,32 @@ class Body:
 
     def required(self, name: str) -> object:
         """Decode a field that must be there."""
-        if name not in self.fields:
+        value = self.value(name)
+        if value is None:
             missing(name)
-        return self.value(name)
+        return value
 
     def model(self) -> str:
         """Decode the name of the model, which every request must have."""
-        model = self.required("model")
+        model = self.value("model")
+        if model is None:
+            missing("model")
         if not isinstance(model, str) or not model.strip():
             invalid("model", "must be a non-empty string")
         return model
 
     def integer(self, name: str, *, largest: int) -> int | None:
         """Decode a number that counts something: an integer from 1, no float, no boolean."""
-        value = self.value(name)
-        if value is None:
+        if name not in self.fields:
             return None
-        number = as_count(value, largest=largest)
+        number = as_count(self.value(name), largest=largest)
         if number is None:
             invalid(name, f"must be an integer from 1 to {largest}")
         return number
 
     def flag(self, name: str) -> bool:
         """Decode a boolean; absent means false."""
-        return as_flag(self.value(name), name)
+        return name in self.fields and as_flag(self.value(name), name)
 
     def text(self, name: str) -> str | None:
         """Decode a text; None when it is absent."""
@@ -100,13 +105,12 @@ class Body:
 
     def objects(self, name: str) -> list[dict[str, object]]:
         """Decode an array whose entries are objects; the field must be there."""
-        value = self.value(name)
-        if not isinstance(value, list):
-            invalid(name, "must be an array")
-        for position, entry in enumerate(value):
-            if not isinstance(entry, dict):
-                invalid(f"{name}[{position}]", "must be an object")
-        return value
+        if name not in self.fields:
+            missing(name)
+        try:
+            return _OBJECTS.decode(self.fields[name])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return as_objects(self.value(name), name)
 
 
 def as_count(value: object, *, largest: int) -> int | None:
@@ -114,6 +118,16 @@ def as_count(value: object, *, largest: int) -> int | None:
     if type(value) is int and 1 <= value <= largest:
         return value
     return None
+
+
+def as_objects(value: object, param: str) -> list[dict[str, object]]:
+    """Return an array of objects as it is; raises Unfit at the first place where it is none."""
+    if not isinstance(value, list):
+        invalid(param, "must be an array")
+    for position, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            invalid(f"{param}[{position}]", "must be an object")
+    return value
 
 
 def as_flag(value: object, param: str) -> bool:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.dialects.asked import Asked, PromptSize
-from cortexd.dialects.body import Body, as_flag, invalid, unsupported
+from cortexd.dialects.body import Body, invalid, unsupported
 from cortexd.dialects.chat_stream import ChatStream
 from cortexd.dialects.context_fit import least_text_tokens
 from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import HARMLESS, OUTPUT_LIMITS
-from cortexd.dialects.forwarding import Lists, output_requested, take
+from cortexd.dialects.forwarding import Lists, output_requested, streaming, take
 from cortexd.dialects.gathering import ChatGathering
 from cortexd.dialects.openai import CHOICES_MAX, plain_reply
 from cortexd.dialects.prompt_size import normalised_growth, rendered_bytes
@@ -123,7 +123,7 @@ class Completions(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> CompletionRequest | Refusal:
         """Read a completion; `echo` is refused, as its text would count as generated."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -139,22 +139,22 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> CompletionRequest
     if body.flag("echo"):
         unsupported("echo", "the prompt is known to its sender")
     suffix = body.text("suffix")
-    stream = body.flag("stream")
-    options = body.mapping("stream_options") or {}
-    include_usage = as_flag(options.get("include_usage"), "stream_options.include_usage")
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
-    forwarded = {name: body.fields[name] for name in ("prompt", "n") if name in body.fields}
+    stream, include_usage = streaming(body)
+    forwarded = {"prompt": body.fields["prompt"]}
+    if "n" in body.fields:
+        forwarded["n"] = body.fields["n"]
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     sizes = [prompt_bytes(prompt) for prompt in prompts]
     marks = SUFFIX_TOKENS if suffix is not None else 0
     beside = sum(map(rendered_bytes, taken.rendered)) + marks
     asked = Asked(
         model=model,
         stream=stream,
-        include_usage=include_usage and stream,
+        include_usage=include_usage,
         choices=per_prompt * len(prompts),
         output_requested=output_requested(body, OUTPUT_LIMITS) or OUTPUT_TOKENS_DEFAULT,
-        fields=forwarded | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=PromptSize(text_bytes=sum(sizes), tools_bytes=len(prompts) * beside),
         prompts=len(prompts),
         least_tokens=max(map(least_prompt_tokens, prompts)),

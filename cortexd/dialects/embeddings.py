@@ -100,7 +100,7 @@ class Embeddings(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> EmbeddingsRequest | Refusal:
         """Read a text, token ids, or a list of either."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -116,15 +116,16 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> EmbeddingsRequest
     if form not in ("float", "base64"):
         invalid("encoding_format", "must be float or base64")
     body.integer("dimensions", largest=DIMENSIONS_MAX)
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
+    forwarded = {"input": body.fields["input"]}
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     asked = Asked(
         model=model,
         stream=False,
         include_usage=False,
         choices=1,
         output_requested=None,
-        fields={"input": body.fields["input"]} | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=PromptSize(
             text_bytes=sum(map(_input_bytes, inputs)),
             tools_bytes=len(inputs) * sum(map(rendered_bytes, taken.rendered)),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cortexd.dialects.body import as_count, printable
+from cortexd.dialects.body import as_count, as_flag, printable
 from cortexd.dialects.fields import NATIVE_OUTPUT_LIMITS, NEVER_FORWARDED
 from cortexd.dialects.json_text import said_once
 
@@ -29,53 +29,79 @@ DROPPED_NAMES_MAX = 8
 Reading = Callable[["Body", list[str]], tuple[msgspec.Raw, object]]
 """Reads one field by rules of its own: what to forward, and its value. Adds what it takes out."""
 
+_COMPOSITE = (dict, list)
+_NATIVE = frozenset(NATIVE_OUTPUT_LIMITS)
+_ENCODE = msgspec.json.Encoder().encode
+
 
 class Lists(msgspec.Struct, frozen=True):
-    """The names of one endpoint. Only `rendered` and `extra` ones can become part of a prompt.
+    """The names of one endpoint. Of these only `rendered` ones can become part of a prompt.
 
     `read_here`: cortexd reads them, and writes them or not by its own rules. `special`: fields
-    with a reading of their own. `extra`: what the operator lets through.
+    with a reading of their own.
     """
 
     read_here: Set[str]
     rendered: Set[str]
     harmless: Set[str]
     special: Mapping[str, Reading] = {}
-    extra: Set[str] = frozenset()
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What may go on, the names of what may not, and JSON that the prompt may hold."""
+    """What may go on, the first few names of what may not, and JSON that the prompt may hold."""
 
     fields: dict[str, msgspec.Raw]
-    dropped: list[str]
+    dropped: tuple[str, ...]
     rendered: list[bytes]
 
-    @property
-    def dropped_names(self) -> tuple[str, ...]:
-        """The first few names of what was taken out, fit for a log line."""
-        return tuple(printable(name) for name in self.dropped[:DROPPED_NAMES_MAX])
 
+def take(body: Body, lists: Lists, extra: Set[str], *, forwarded: dict[str, msgspec.Raw]) -> Taken:
+    """Sort a body's fields. Every field that goes on has been decoded, so it is valid JSON.
 
-def take(body: Body, lists: Lists) -> Taken:
-    """Sort a body's fields. Every field that goes on has been decoded, so it is valid JSON."""
-    taken = Taken({}, [], [])
-    for name in body.fields:
-        if name in lists.read_here:
+    `extra`: names that the operator lets through, which may become part of a prompt. `forwarded`:
+    what goes on already, to which the others are added.
+    """
+    dropped: list[str] = []
+    rendered: list[bytes] = []
+    read_here, harmless = lists.read_here, lists.harmless
+    for name, raw in body.fields.items():
+        if name in read_here:
             continue
-        known = name in lists.harmless or name in lists.rendered or name in lists.extra
-        if not known or name in NEVER_FORWARDED:
-            taken.dropped.append(name)
+        is_harmless = name in harmless
+        if not is_harmless and not _may_be_rendered(name, lists, extra):
+            dropped.append(name)
             continue
-        special = lists.special.get(name)
-        if special is not None:
-            raw, value = special(body, taken.dropped)
+        if name in lists.special:
+            raw, value = lists.special[name](body, dropped)
         else:
-            raw, value = body.fields[name], body.value(name)
-        taken.fields[name], encoded = said_once(raw, value)
-        if name not in lists.harmless:
-            taken.rendered.append(encoded)
-    return taken
+            value = body.value(name)
+        if isinstance(value, _COMPOSITE):
+            forwarded[name], encoded = said_once(raw, value)
+            if not is_harmless:
+                rendered.append(encoded)
+        else:  # nothing that could say something twice
+            forwarded[name] = raw
+            if not is_harmless:
+                rendered.append(_ENCODE(value))
+    return Taken(forwarded, names_for_log(dropped), rendered)
+
+
+def names_for_log(dropped: list[str]) -> tuple[str, ...]:
+    """The first few names of what was taken out, fit for a log line."""
+    return tuple([printable(name) for name in dropped[:DROPPED_NAMES_MAX]]) if dropped else ()
+
+
+def _may_be_rendered(name: str, lists: Lists, extra: Set[str]) -> bool:
+    return name in lists.rendered or (name in extra and name not in NEVER_FORWARDED)
+
+
+def streaming(body: Body) -> tuple[bool, bool]:
+    """Whether a stream is asked for, and whether with its usage, which is only told in streams."""
+    stream, include_usage = body.flag("stream"), False
+    if "stream_options" in body.fields:
+        options = body.mapping("stream_options") or {}
+        include_usage = as_flag(options.get("include_usage"), "stream_options.include_usage")
+    return stream, stream and include_usage
 
 
 def output_requested(body: Body, spellings: tuple[str, ...]) -> int | None:
@@ -83,7 +109,13 @@ def output_requested(body: Body, spellings: tuple[str, ...]) -> int | None:
 
     A nonsensical number in an engine's own spelling is not refused: it never gets there.
     """
-    limits = [body.integer(name, largest=OUTPUT_TOKENS_MAX) for name in spellings]
-    foreign = [name for name in NATIVE_OUTPUT_LIMITS if name not in spellings]
-    limits += [as_count(body.value(name), largest=OUTPUT_TOKENS_MAX) for name in foreign]
-    return min((limit for limit in limits if limit is not None), default=None)
+    smallest, fields = OUTPUT_TOKENS_MAX + 1, body.fields
+    for name in spellings:
+        if name in fields:
+            smallest = min(smallest, body.integer(name, largest=OUTPUT_TOKENS_MAX) or smallest)
+    if not _NATIVE.isdisjoint(fields):
+        for name in NATIVE_OUTPUT_LIMITS:
+            if name not in spellings:
+                limit = as_count(body.value(name), largest=OUTPUT_TOKENS_MAX)
+                smallest = min(smallest, limit or smallest)
+    return smallest if smallest <= OUTPUT_TOKENS_MAX else None

@@ -122,7 +122,7 @@ class Images(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> ImagesRequest | Refusal:
         """Read a description, and how large and in how many steps it is to be drawn."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -143,16 +143,18 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> ImagesRequest:
     if body.text("response_format") not in (None, "b64_json"):
         unsupported("response_format", "images come as b64_json")
     passes = 2 if body.text("negative_prompt") else 1
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
-    forwarded = {name: body.fields[name] for name in ("prompt", "n") if name in body.fields}
+    forwarded = {"prompt": body.fields["prompt"]}
+    if "n" in body.fields:
+        forwarded["n"] = body.fields["n"]
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     asked = Asked(
         model=model,
         stream=False,
         include_usage=False,
         choices=1,
         output_requested=None,
-        fields=forwarded | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=PromptSize(text_bytes=len(prompt.encode())),
         prompts=0,
         generates=False,

@@ -16,8 +16,9 @@ def outside_strings(text: bytes) -> bytes:
 
     Linear in time and memory; for text that is no JSON the result means nothing.
     """
-    unescaped = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    return b"".join(unescaped.split(b'"')[::2])
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    return b"".join(text.split(b'"')[::2])
 
 
 def said_once(raw: msgspec.Raw, value: object) -> tuple[msgspec.Raw, bytes]:
@@ -27,10 +28,11 @@ def said_once(raw: msgspec.Raw, value: object) -> tuple[msgspec.Raw, bytes]:
     twice is replaced by its compact form, where the last one has won. Other text stays as it is.
     """
     encoded = _ENCODE(value)
-    text = bytes(raw)
-    if text != encoded and _keys_in(text) != _keys_in(encoded):
-        return msgspec.Raw(encoded), encoded
-    return raw, encoded
+    compact = msgspec.Raw(encoded)
+    # Most text is compact already, or but for white space: then it says nothing twice.
+    if raw == compact or msgspec.json.format(raw, indent=-1) == encoded:
+        return raw, encoded
+    return (raw if _keys_in(bytes(raw)) == _keys_in(encoded) else compact), encoded
 
 
 def with_model(text: bytes, decoded: dict[str, object], model: str) -> bytes:

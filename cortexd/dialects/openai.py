@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from cortexd.dialects.asked import Asked
-from cortexd.dialects.body import Body, Unfit, as_flag, invalid
+from cortexd.dialects.body import Body, Unfit, invalid
 from cortexd.dialects.context_fit import least_chat_tokens
 from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import (
@@ -22,13 +22,13 @@ from cortexd.dialects.fields import (
     RENDERED,
     TEMPLATE_KWARGS_REMOVED,
 )
-from cortexd.dialects.forwarding import Lists, output_requested, take
-from cortexd.dialects.generated import generated_bytes
+from cortexd.dialects.forwarding import Lists, output_requested, streaming, take
+from cortexd.dialects.generated import seen_in
 from cortexd.dialects.json_text import said_once, with_model
 from cortexd.dialects.prompt_size import prompt_size
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.surface import PlainReply, Target, understood
-from cortexd.dialects.usage import Seen, read_usage
+from cortexd.dialects.usage import read_usage
 
 CHOICES_MAX = 128
 """OpenAI's own limit for `n`."""
@@ -46,7 +46,7 @@ def understand_chat(
     Refuses (400) what is no JSON object, lacks the model or messages, or holds a value that could
     be read as another amount of work by some engine; `param` names the field.
     """
-    return understood(lambda: _asked(Body(body), forward_fields))
+    return understood(_asked, body, forward_fields)
 
 
 def chat_body(asked: Asked, target: Target) -> bytes:
@@ -55,12 +55,11 @@ def chat_body(asked: Asked, target: Target) -> bytes:
     `max_tokens` is the spelling that every engine reads, and two are an error to some. A stream is
     always asked for its usage.
     """
-    body: dict[str, object] = {
-        "model": target.model,
-        **sent_fields(asked.fields, target.engine),
-        **dict.fromkeys(target.engine.chat_limits, target.output_tokens),
-        "stream": target.stream,
-    }
+    engine = target.engine
+    body: dict[str, object] = {"model": target.model, **sent_fields(asked.fields, engine)}
+    for name in engine.chat_limits:
+        body[name] = target.output_tokens
+    body["stream"] = target.stream
     if target.stream:
         body["stream_options"] = {"include_usage": True}
     return _ENCODE(body)
@@ -72,48 +71,38 @@ def plain_reply(body: bytes, *, model: str) -> PlainReply | None:
     `model` is the name the client used; the body is written again only where it says another.
     """
     try:
-        return _reply(body, _VALUE.decode(body), model)
+        reply = _VALUE.decode(body)
+        if not isinstance(reply, dict) or reply.get("error"):
+            return None
+        choices = reply.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return None
+        told = with_model(body, reply, model)
+        return PlainReply(told, read_usage(reply.get("usage")), seen_in(choices))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _reply(body: bytes, reply: object, model: str) -> PlainReply | None:
-    if not isinstance(reply, dict) or reply.get("error"):
-        return None
-    choices = reply.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return None
-    sizes = [generated_bytes(choice) for choice in choices if isinstance(choice, dict)]
-    return PlainReply(
-        body=with_model(body, reply, model),
-        usage=read_usage(reply.get("usage")),
-        seen=Seen(chunks=sum(map(bool, sizes)), text_bytes=sum(sizes)),
-    )
-
-
 def _asked(body: Body, forward_fields: frozenset[str]) -> Asked:
     model = body.model()
-    body.required("messages")
     messages = body.objects("messages")
     if not messages:
         invalid("messages", "must not be empty")
     choices = body.integer("n", largest=CHOICES_MAX) or 1
-    stream = body.flag("stream")
-    options = body.mapping("stream_options") or {}
-    include_usage = as_flag(options.get("include_usage"), "stream_options.include_usage")
+    stream, include_usage = streaming(body)
     raw_messages, encoded_messages = said_once(body.fields["messages"], messages)
     forwarded = {"messages": raw_messages}
     if "n" in body.fields:
         forwarded["n"] = body.fields["n"]
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     return Asked(
         model=model,
         stream=stream,
-        include_usage=include_usage and stream,
+        include_usage=include_usage,
         choices=choices,
         output_requested=output_requested(body, OUTPUT_LIMITS),
-        fields=forwarded | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=prompt_size(messages, encoded_messages, taken.rendered),
         least_tokens=least_chat_tokens(messages),
     )

@@ -84,7 +84,7 @@ class Rerank(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> RerankRequest | Refusal:
         """Read a query and the documents that it is held against."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -101,8 +101,9 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> RerankRequest:
     documents = [_text(each, f"documents[{place}]") for place, each in enumerate(given)]
     body.integer("top_n", largest=DOCUMENTS_MAX)
     body.flag("return_documents")
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
     raw_documents, _ = said_once(body.fields["documents"], given)
+    forwarded = {"query": body.fields["query"], "documents": raw_documents}
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     beside = sum(map(rendered_bytes, taken.rendered))
     asked = Asked(
         model=model,
@@ -110,8 +111,8 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> RerankRequest:
         include_usage=False,
         choices=1,
         output_requested=None,
-        fields={"query": body.fields["query"], "documents": raw_documents} | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=PromptSize(
             text_bytes=len(documents) * read_bytes(query) + sum(map(read_bytes, documents)),
             tools_bytes=len(documents) * beside,

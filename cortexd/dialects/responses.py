@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.dialects.asked import Asked
-from cortexd.dialects.body import Body, invalid, unsupported
+from cortexd.dialects.body import Body, as_objects, invalid, unsupported
 from cortexd.dialects.context_fit import least_chat_tokens
 from cortexd.dialects.engine_traits import sent_fields
 from cortexd.dialects.fields import HARMLESS
@@ -119,7 +119,7 @@ class Responses(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> ResponsesRequest | Refusal:
         """Read a request that brings along all that it is about."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -138,14 +138,14 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> ResponsesRequest:
         raw = body.fields["input"]
         chat, encoded = _as_chat(given, "user")
     elif isinstance(given, list) and given:
-        items = body.objects("input")
+        items = as_objects(given, "input")
         _check_items(items)
         raw, encoded = said_once(body.fields["input"], items)
         chat = [_as_message(item) for item in items]
     else:
         invalid("input", "must be a string or a non-empty array")
     stream = body.flag("stream")
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
+    taken = take(body, _LISTS, forward_fields, forwarded={"input": raw})
     rendered = [*taken.rendered, *_as_templates_see(body)]
     asked = Asked(
         model=model,
@@ -153,8 +153,8 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> ResponsesRequest:
         include_usage=stream,
         choices=1,
         output_requested=output_requested(body, OUTPUT_LIMITS),
-        fields={"input": raw} | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=prompt_size(chat, encoded, rendered),
         least_tokens=least_chat_tokens(chat),
     )

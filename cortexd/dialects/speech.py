@@ -98,7 +98,7 @@ class Speech(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> SpeechRequest | Refusal:
         """Read a text and how it is to be spoken."""
-        return understood(lambda: _understood(Body(posted.body), forward_fields))
+        return understood(_understood, posted.body, forward_fields)
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""
@@ -114,7 +114,8 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> SpeechRequest:
     response_format = body.text("response_format") or "mp3"
     if response_format not in CONTENT_TYPES:
         invalid("response_format", f"must be one of {', '.join(CONTENT_TYPES)}")
-    taken = take(body, msgspec.structs.replace(_LISTS, extra=forward_fields))
+    forwarded = {"input": body.fields["input"]}
+    taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
     # Instructions are read, too.
     characters = len(text) + len(body.text("instructions") or "")
     asked = Asked(
@@ -123,8 +124,8 @@ def _understood(body: Body, forward_fields: frozenset[str]) -> SpeechRequest:
         include_usage=False,
         choices=1,
         output_requested=None,
-        fields={"input": body.fields["input"]} | taken.fields,
-        dropped=taken.dropped_names,
+        fields=taken.fields,
+        dropped=taken.dropped,
         prompt=PromptSize(text_bytes=characters),
         prompts=0,
         generates=False,

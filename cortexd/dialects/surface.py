@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from cortexd.dialects.body import Unfit
+from cortexd.dialects.body import Body, Unfit
 from cortexd.dialects.engine_traits import ANY_ENGINE, Traits
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.usage import Seen, Usage
@@ -198,10 +198,14 @@ class Bilingual(Protocol):
         """
 
 
-def understood(read: Callable[[], ReadT]) -> ReadT | Refusal:
-    """Carry out a reading; what is unfit, or nested beyond reason, becomes its refusal."""
+def understood(
+    read: Callable[[Body, frozenset[str]], ReadT], posted: bytes, forward_fields: frozenset[str]
+) -> ReadT | Refusal:
+    """Carry out the reading of a JSON body; what is unfit, or nested beyond reason, becomes its
+    refusal.
+    """
     try:
-        return read()
+        return read(Body(posted), forward_fields)
     except Unfit as unfit:
         return unfit.refusal
     except RecursionError:

@@ -20,7 +20,7 @@ from cortexd.dialects.forwarding import DROPPED_NAMES_MAX
 from cortexd.dialects.json_text import with_model
 from cortexd.dialects.multipart import NoForm, Part, read_form, write_form
 from cortexd.dialects.refusals import Refusal, RefusalKind, Rendered, render
-from cortexd.dialects.surface import JSON, Document, PlainReply, Watcher, understood
+from cortexd.dialects.surface import JSON, Document, PlainReply, Watcher
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import TOKENS_LIMIT, Usage
 
@@ -111,7 +111,10 @@ class Transcriptions(msgspec.Struct, frozen=True):
         self, posted: Document, *, forward_fields: frozenset[str]
     ) -> TranscriptionRequest | Refusal:
         """Read a form; the order of its parts means nothing."""
-        return understood(lambda: _understood(posted, forward_fields))
+        try:
+            return _understood(posted, forward_fields)
+        except Unfit as unfit:
+            return unfit.refusal
 
     def render(self, refusal: Refusal, *, request_id: str, model: str = "") -> Rendered:
         """OpenAI's envelope."""

@@ -4,8 +4,15 @@ import json
 
 import pytest
 
+from cortexd.dialects import completions, embeddings, images, rerank, responses, speech
 from cortexd.dialects.asked import Asked
-from cortexd.dialects.fields import HARMLESS, NATIVE_OUTPUT_LIMITS, READ_HERE, RENDERED
+from cortexd.dialects.fields import (
+    HARMLESS,
+    NATIVE_OUTPUT_LIMITS,
+    NEVER_FORWARDED,
+    READ_HERE,
+    RENDERED,
+)
 from cortexd.dialects.openai import understand_chat
 from tests.dialects.surfaces import sent_chat
 
@@ -26,6 +33,13 @@ def forwarded(body: bytes, *forward_fields: str) -> dict[str, object]:
     sent = sent_chat(understood(body, *forward_fields), model="m", output_tokens=77)
     decoded: dict[str, object] = json.loads(sent)
     return decoded
+
+
+def test_no_list_lets_through_what_breaks_the_bound() -> None:
+    assert NEVER_FORWARDED.isdisjoint(HARMLESS | RENDERED | responses.RENDERED)
+    assert NEVER_FORWARDED.isdisjoint(responses.HARMLESS_HERE | completions.RENDERED)
+    assert NEVER_FORWARDED.isdisjoint(embeddings.HARMLESS | rerank.HARMLESS | speech.HARMLESS)
+    assert NEVER_FORWARDED.isdisjoint(images.HARMLESS)
 
 
 KNOBS: dict[str, object] = {

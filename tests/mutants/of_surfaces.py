@@ -7,6 +7,38 @@ _DIALECTS = "tests/dialects/test_"
 
 MUTANTS = (
     *of_file(
+        "cortexd/dialects/forwarding.py",
+        _DIALECTS + "fields.py",
+        (
+            "the operator's list lets through what breaks the bound",
+            "(name in extra and name not in NEVER_FORWARDED)",
+            "name in extra",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/json_text.py",
+        _DIALECTS + "openai.py",
+        (
+            "what is said twice goes on as it is",
+            "(raw if _keys_in(bytes(raw)) == _keys_in(encoded) else compact)",
+            "raw",
+        ),
+    ),
+    *of_file(
+        "cortexd/dialects/prompt_size.py",
+        _DIALECTS + "prompt_size.py",
+        (
+            "odd arguments of one call hide what others become",
+            "(values if _is_json(arguments) else odd)",
+            "values",
+        ),
+        (
+            "messages with calls are taken for plain ones",
+            "or not _REMARKABLE_KEYS.isdisjoint(message)",
+            "or False",
+        ),
+    ),
+    *of_file(
         "cortexd/dialects/completions.py",
         _DIALECTS + "completions.py",
         (
