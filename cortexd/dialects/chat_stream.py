@@ -103,13 +103,13 @@ class ChatStream:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the neuron; return the bytes that the client gets now."""
-        if self._is_over():
+        if self.done or self.cut or self.failure is not None:
             return b""
         try:
             events = self._events.feed(data)
         except EventTooLarge:
             return self._fail("event_too_large", "The neuron sent an event that is too large.")
-        return self._pass_all(events)
+        return self._pass_on(events[0]) if len(events) == 1 else self._pass_all(events)
 
     def close(self) -> bytes:
         """Return the client's last bytes; the neuron's have ended, or are no longer read.
@@ -136,12 +136,10 @@ class ChatStream:
         return b""
 
     def _pass_all(self, events: list[Event]) -> bytes:
-        if len(events) == 1:
-            return self._pass_on(events[0])
         passed_on: list[bytes] = []
         for event in events:
             passed_on.append(self._pass_on(event))
-            if self._is_over():
+            if self.done or self.cut or self.failure is not None:
                 break
         return b"".join(passed_on)
 
@@ -172,7 +170,7 @@ class ChatStream:
         reported = chunk.get("usage")
         if reported is not None:
             self.usage = read_usage(reported) or self.usage
-        if self._is_beyond(ending):
+        if self._chunks > self._output_max or (self.usage is not None and self._is_beyond(ending)):
             self.cut = True
             return b""
         if ending:
@@ -215,9 +213,9 @@ class ChatStream:
         return ending
 
     def _is_beyond(self, ending: frozenset[int]) -> bool:
-        """Whether more came than was asked for; a usage that comes with the end cuts nothing."""
-        if self._chunks > self._output_max:
-            return True
+        """Whether usage tells of more than was asked for; one that comes with the end cuts
+        nothing.
+        """
         if self.usage is None or self.usage.completion_tokens <= self._output_max:
             return False
         return not (self._ended_choices or ending) or bool(self._open_choices - ending)

@@ -21,7 +21,6 @@ EVENT_BYTES_MAX = 1 << 20
 _EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _SEAM_BYTES = 3
-_LF = 0x0A
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -58,11 +57,48 @@ class Events:
 
         Raises EventTooLarge, but not before every event ahead of the large one was returned.
         """
-        self._has_cr = self._has_cr or b"\r" in data
-        if not self._rest and not self._has_cr and self._is_one_event(data):
-            return [self._event(data)]
-        self._rest += data
+        if self._at_start or self._has_cr or b"\r" in data:
+            self._has_cr = self._has_cr or b"\r" in data
+            self._rest += data
+            return self._cut([])
         events: list[Event] = []
+        if self._rest:
+            self._rest += data
+            end = self._event_end(0)
+            if not 0 < end <= self._event_bytes_max:
+                return self._cut(events)
+            events.append(self._event(bytes(self._rest[:end])))
+            data = bytes(self._rest[end:])
+            self._rest.clear()
+            self._searched = 0
+        cut = self._cut_whole(data, events)
+        if cut == len(data):
+            return events
+        self._rest += data[cut:]
+        return self._cut(events)
+
+    def _cut_whole(self, data: bytes, events: list[Event]) -> int:
+        """Add the events that bytes without a CR begin with; return where the rest begins.
+
+        Deliberately plain: nearly all events of all streams come this way.
+        """
+        start = 0
+        while (end := data.find(b"\n", start)) > start:
+            is_one_line = data.startswith(b"\n", end + 1)
+            if not is_one_line:
+                end = data.find(b"\n\n", end)
+            if end < 0 or end + 2 - start > self._event_bytes_max:
+                break
+            raw = data[start : end + 2]
+            if is_one_line and raw.startswith(b"data: "):
+                events.append(Event(raw, b"", raw[6:-2]))
+            else:
+                events.append(_read_lines(raw, raw))
+            start = end + 2
+        return start
+
+    def _cut(self, events: list[Event]) -> list[Event]:
+        """Add the events that are whole among the bytes so far."""
         start = 0
         while (end := self._event_end(start)) > 0:
             if end - start > self._event_bytes_max:
@@ -80,11 +116,6 @@ class Events:
         """Return what the end of the stream completes; an event without its empty line is lost."""
         self._has_ended = True
         return self.feed(b"")
-
-    def _is_one_event(self, data: bytes) -> bool:
-        """Recognise the usual read, so that it is neither copied nor searched twice."""
-        end = data.find(b"\n\n")
-        return 0 < end == len(data) - 2 < self._event_bytes_max - 2 and data[0] != _LF
 
     def _event_end(self, start: int) -> int:
         """Find where the event that begins at `start` ends; 0 if that has not come yet."""
@@ -115,15 +146,13 @@ class Events:
         if self._at_start:
             self._at_start = False
             text = raw.removeprefix(_BYTE_ORDER_MARK)
-        if text[:6] == b"data: " and text.find(b"\n") == len(text) - 2 and not self._has_cr:
-            return Event(raw, b"", text[6:-2])
         return _read_lines(raw, text)
 
 
 def _read_lines(raw: bytes, text: bytes) -> Event:
     name = b""
     data: list[bytes] = []
-    for line in _LINE_END.split(text):
+    for line in _LINE_END.split(text) if b"\r" in text else text.split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":

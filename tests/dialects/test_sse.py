@@ -71,6 +71,44 @@ def test_mixed_line_ends_and_cuts_lose_and_add_nothing(
     assert stream.startswith(b"".join(event.raw for event in whole))
 
 
+@given(
+    lines=st.lists(st.sampled_from(LINES), max_size=20),
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+)
+def test_line_feeds_alone_are_read_as_any_other_line_ends(
+    lines: list[bytes], cuts: list[int]
+) -> None:
+    """Most streams are such, and are cut in a way of their own."""
+    stream = b"data: first\n\n" + b"".join(line + b"\n" for line in lines)
+    marks = [0, *sorted(cuts), len(stream)]
+    pieces = [stream[a:b] for a, b in pairwise(marks)]
+    other = events_of([stream.replace(b"\n", b"\r\n")])
+    told = events_of(pieces)
+    assert [(event.name, event.data) for event in told] == [(e.name, e.data) for e in other]
+    assert [event.raw for event in told] == [e.raw.replace(b"\r\n", b"\n") for e in other]
+
+
+def test_a_byte_order_mark_is_one_only_at_the_very_start() -> None:
+    marked = b"\xef\xbb\xbfdata: x\n\n"
+    for pieces in ([marked * 3], [marked] * 3, [marked[:5], marked[5:] + marked * 2]):
+        assert [event.data for event in events_of(pieces)] == [b"x", None, None]
+
+
+@given(cuts=st.lists(st.integers(0, 120), max_size=4))
+def test_events_before_a_large_one_are_never_lost(cuts: list[int]) -> None:
+    stream = b"data: a\n\ndata: b\n\n" + b"data: " + b"x" * 60 + b"\n\ndata: c\n\n"
+    reader = Events(event_bytes_max=50)
+    told: list[bytes | None] = []
+    for first, last in pairwise([0, *sorted(cuts), len(stream)]):
+        try:
+            told += [event.data for event in reader.feed(stream[first:last])]
+        except EventTooLarge:
+            break
+    assert told == [b"a", b"b"]
+    with pytest.raises(EventTooLarge):
+        reader.feed(b"")
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_arbitrary_bytes_give_events_that_are_a_prefix_of_them(pieces: list[bytes]) -> None:
     raw = b"".join(event.raw for event in events_of(pieces))
