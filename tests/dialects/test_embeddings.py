@@ -123,7 +123,7 @@ def test_what_is_packed_is_what_the_engine_said(vector: list[float]) -> None:
     ("wanted", "embedding"),
     [
         *(("base64", each) for each in (None, 7, ["a"], [[0.5]], [1e300], {"a": 1})),
-        *(("float", each) for each in (None, 7, ["a"], [[0.5]], "not base64!", "AAA=")),
+        *(("float", each) for each in (None, 7, ["a"], [[0.5]], "not base64!", "AAA=", "é===")),
     ],
 )
 def test_what_is_no_vector_is_no_answer(wanted: str, embedding: object) -> None:
