@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cortexd.fleet.addresses import Address
 
 # RFC 9110: 5.6.2 (token), 5.5 (value: no control characters but the tab); RFC 9112: 3 (target).
@@ -41,16 +43,24 @@ _REMEMBERED_MAX = 1024
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
+HeaderLines = NewType("HeaderLines", bytes)
+"""Headers as they go out; made by `header_lines`. Most are the same for every request of a key, or
+to a neuron, and so are checked and written once.
+"""
+
+NO_LINES = HeaderLines(b"")
+
+
 class Outgoing(msgspec.Struct, frozen=True):
     """One request: `path` (with its query, percent-encoded) is appended to `base_url`.
 
-    `request_id`: goes out as `x-request-id`, if there is one.
+    `lines`: its headers. `request_id`: goes out as `x-request-id`, if there is one.
     """
 
     base_url: str
     method: str
     path: str
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    lines: HeaderLines = NO_LINES
     body: bytes = b""
     request_id: bytes = b""
 
@@ -58,33 +68,33 @@ class Outgoing(msgspec.Struct, frozen=True):
 def head_bytes(outgoing: Outgoing, address: Address) -> bytes:
     """The request line and headers, up to and including the empty line.
 
-    Raises ValueError for a method, path or header that must not be sent: a bug of the caller.
+    Raises ValueError for a method or path that must not be sent: a bug of the caller.
     """
     target = address.prefix + outgoing.path
-    head = _beginning(outgoing.method, target, address.host_header, outgoing.headers)
+    head = _beginning(outgoing.method, target, address.host_header) + outgoing.lines
     if outgoing.request_id:
-        head += _header_line(b"x-request-id", outgoing.request_id)
+        head += header_lines(((b"x-request-id", outgoing.request_id),))
     if outgoing.body or outgoing.method in _BODY_METHODS:
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(outgoing.body))
     return head + b"\r\n"
 
 
 @functools.lru_cache(_REMEMBERED_MAX)
-def _beginning(
-    method: str, target: str, host_header: str, headers: tuple[tuple[bytes, bytes], ...]
-) -> bytes:
-    """All but what differs from request to request: so it was checked and written before."""
+def _beginning(method: str, target: str, host_header: str) -> bytes:
     if not _METHOD.fullmatch(method):
         raise ValueError("a method is 1 to 16 capital letters")
     if not _TARGET.fullmatch(target):
         raise ValueError("a path begins with a slash and is percent-encoded")
-    first = f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
-    return first + b"".join(_header_line(name, value) for name, value in headers)
+    return f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
 
 
-def _header_line(name: bytes, value: bytes) -> bytes:
-    if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise ValueError("a header name or value with characters that HTTP forbids")
-    if name.lower() in CONNECTION_HEADERS:
-        raise ValueError(f"the header {name.decode('ascii')} belongs to the connection")
-    return b"%b: %b\r\n" % (name, value)
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> HeaderLines:
+    """Headers, checked and written. Raises ValueError for what must not be sent."""
+    lines = b""
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError("a header name or value with characters that HTTP forbids")
+        if name.lower() in CONNECTION_HEADERS:
+            raise ValueError(f"the header {name.decode('ascii')} belongs to the connection")
+        lines += b"%b: %b\r\n" % (name, value)
+    return HeaderLines(lines)

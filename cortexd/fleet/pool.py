@@ -22,7 +22,7 @@ import trio
 from cortexd.fleet.addresses import Address, address_of
 from cortexd.fleet.answer import Answer, NeuronBroke, NeuronSilent, NeuronUnreachable
 from cortexd.fleet.link import Link, LinkBroken, connect
-from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes
+from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes, header_lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -245,7 +245,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
             f"{url.scheme}://{url.netloc.decode('ascii')}",
             request.method,
             url.raw_path.decode("ascii"),
-            tuple(
+            header_lines(
                 each for each in request.headers.raw if each[0].lower() not in CONNECTION_HEADERS
             ),
             body,

@@ -21,6 +21,7 @@ from cortexd.config.schema import (
     Window,
 )
 from cortexd.dialects.refusals import Refusal, RefusalKind
+from cortexd.fleet.outgoing import NO_LINES, HeaderLines, header_lines
 from cortexd.ledger.cap_windows import BALANCE, HELD, CapWindow, calendar, fixed, rolling
 from cortexd.ledger.entries import ANONYMOUS, Cap, Scope, account_scope, key_scope
 
@@ -45,7 +46,7 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None
     min_output: int | None = None
     weight: float = 1
-    neuron_headers: tuple[tuple[bytes, bytes], ...] = ()
+    neuron_headers: HeaderLines = NO_LINES
 
 
 ANONYMOUS_PRINCIPAL = Principal(None, None, (ANONYMOUS,), capped=False, limited=False)
@@ -74,7 +75,7 @@ class Keyring:
                 models=key.models,
                 min_output=key.min_output if key.over_cap == "clamp" else None,
                 weight=key.weight,
-                neuron_headers=tuple(
+                neuron_headers=header_lines(
                     (name, value.encode())
                     for name, value in zip(PRINCIPAL_HEADERS, (key.account_id, key_id), strict=True)
                 ),

@@ -18,10 +18,9 @@ from cortexd.dialects.surface import (
     Way,
 )
 from cortexd.dialects.upper_bound import ModelLimits
-from cortexd.fleet.outgoing import Outgoing
+from cortexd.fleet.outgoing import HeaderLines, Outgoing
 from cortexd.fleet.routing import Route
-from cortexd.gateway.exchange import Headers
-from cortexd.gateway.neuron_headers import body_headers
+from cortexd.gateway.neuron_headers import body_headers, credential
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -34,7 +33,7 @@ class Sending(msgspec.Struct, frozen=True):
     request: Understood
     limits: ModelLimits
     output_tokens: int
-    headers: Headers
+    headers: HeaderLines
     request_id: str
 
     @property
@@ -72,12 +71,13 @@ class Sending(msgspec.Struct, frozen=True):
             gathering = way.request.gather(output_tokens=self.output_tokens)
         target = Target(route.model, self.output_tokens, engine, streamed)
         written = way.request.write(self.limits, target)
-        headers = body_headers(written, stream=streamed) + self.headers + written.headers
+        lines = body_headers(written, stream=streamed) + self.headers
         if route.api_key is not None:
-            headers += ((b"authorization", b"Bearer " + route.api_key.encode()),)
-        path = way.surface.neuron_path + engine.query
-        request_id = self.request_id.encode()
-        outgoing = Outgoing(route.base_url, "POST", path, headers, written.body, request_id)
+            lines += credential(route.api_key)
+        path, request_id = way.surface.neuron_path + engine.query, self.request_id.encode()
+        outgoing = Outgoing(
+            route.base_url, "POST", path, HeaderLines(lines), written.body, request_id
+        )
         return Attempt(outgoing, engine, way, streamed, gathering)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cortexd.fleet.outgoing import header_lines
 from cortexd.fleet.pool import Answer, Outgoing, Pool
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ async def ask(
     between_bytes_seconds: float = math.inf,
 ) -> Answer:
     return await pool.send(
-        Outgoing(url, method, "/v1/x", ((b"a", b"b"),), body),
+        Outgoing(url, method, "/v1/x", header_lines(((b"a", b"b"),)), body),
         first_byte_seconds=first_byte_seconds,
         between_bytes_seconds=between_bytes_seconds,
     )

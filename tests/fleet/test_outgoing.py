@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortexd.fleet.addresses import address_of
-from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes
+from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes, header_lines
 
 BASE = "http://beast:13131/p"
 
@@ -17,7 +17,9 @@ def head(outgoing: Outgoing) -> bytes:
 
 
 def test_a_head_carries_prefix_host_headers_and_length() -> None:
-    outgoing = Outgoing(BASE, "POST", "/v1/chat?a=b", ((b"X-A", b"b\tc\xe4"),), b"body")
+    outgoing = Outgoing(
+        BASE, "POST", "/v1/chat?a=b", header_lines(((b"X-A", b"b\tc\xe4"),)), b"body"
+    )
     assert head(outgoing) == (
         b"POST /p/v1/chat?a=b HTTP/1.1\r\nhost: beast:13131\r\n"
         b"X-A: b\tc\xe4\r\ncontent-length: 4\r\n\r\n"
@@ -32,19 +34,19 @@ def test_a_post_without_a_body_says_so_and_a_get_says_nothing() -> None:
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"a\r\n", b"\xe4", b"a\x00"])
 def test_no_header_name_can_smuggle(name: bytes) -> None:
     with pytest.raises(ValueError, match="forbids"):
-        head(Outgoing(BASE, "GET", "/", ((name, b"x"),)))
+        head(Outgoing(BASE, "GET", "/", header_lines(((name, b"x"),))))
 
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\n", b"\ra", b"a\x00b", b"\x7f"])
 def test_no_header_value_can_smuggle(value: bytes) -> None:
     with pytest.raises(ValueError, match="forbids"):
-        head(Outgoing(BASE, "GET", "/", ((b"a", value),)))
+        head(Outgoing(BASE, "GET", "/", header_lines(((b"a", value),))))
 
 
 @pytest.mark.parametrize("name", sorted(CONNECTION_HEADERS))
 def test_headers_of_the_connection_are_not_the_callers(name: bytes) -> None:
     with pytest.raises(ValueError, match="belongs to the connection"):
-        head(Outgoing(BASE, "GET", "/", ((name.upper(), b"x"),)))
+        head(Outgoing(BASE, "GET", "/", header_lines(((name.upper(), b"x"),))))
 
 
 @pytest.mark.parametrize("path", ["/a b", "/a\r\n", "/ä", "/a#b", "/\x00"])
@@ -70,7 +72,7 @@ def test_whatever_is_accepted_is_one_request_with_one_more_header(
     path: str, name: bytes, value: bytes
 ) -> None:
     try:
-        wire = head(Outgoing(BASE, "GET", "/" + path, ((name, value),)))
+        wire = head(Outgoing(BASE, "GET", "/" + path, header_lines(((name, value),))))
     except ValueError:
         return
     assert wire.endswith(b"\r\n\r\n")

@@ -326,6 +326,6 @@ async def test_an_address_that_is_none_is_unreachable(pool: Pool, url: str) -> N
 
 
 async def test_a_header_that_must_not_be_sent_is_refused_before_anything_is(pool: Pool) -> None:
-    outgoing = Outgoing("http://127.0.0.1:1", "GET", "/", ((b"a", b"b\r\nc: d"),))
+    outgoing = Outgoing("http://127.0.0.1:1", "GET", "/", request_id=b"b\r\nc: d")
     with pytest.raises(ValueError, match="forbids"):
         await pool.send(outgoing, first_byte_seconds=1, between_bytes_seconds=1)

@@ -16,6 +16,7 @@ from cortexd.dialects.messages import Messages
 from cortexd.dialects.refusals import Refusal
 from cortexd.dialects.surface import Document
 from cortexd.dialects.upper_bound import ModelLimits
+from cortexd.fleet.outgoing import NO_LINES
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
@@ -307,7 +308,7 @@ def an_out(client: SlowClient) -> Out:
     request = surface.understand(document, forward_fields=frozenset())
     assert not isinstance(request, Refusal)
     headers = ((b"content-type", b"text/event-stream"),)
-    sending = Sending(surface, request, ModelLimits(None, None, None), 10, (), "r")
+    sending = Sending(surface, request, ModelLimits(None, None, None), 10, NO_LINES, "r")
     return Out(client, headers, Progress(sending), request.watch(output_tokens=10))
 
 

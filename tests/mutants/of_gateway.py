@@ -119,18 +119,18 @@ MUTANTS = (
         ),
         (
             "the headers tell of the loosest cap",
-            "            yield counted, min(caps, key=_left)",
-            "            yield counted, max(caps, key=_left)",
+            "            if tokens is None or each.available < tokens.available:",
+            "            if tokens is None or each.available > tokens.available:",
         ),
         (
             "the headers tell of shadows",
-            "if each.unit == unit and not each.shadow]",
-            "if each.unit == unit]",
+            "        if each.shadow:\n            continue\n        if each.unit",
+            "        if each.unit",
         ),
         (
             "the headers tell of tokens and requests in one",
-            "if each.unit == unit and not each.shadow]",
-            "if not each.shadow]",
+            '        if each.unit == "tok":\n            if tokens',
+            "        if True:\n            if tokens",
         ),
         (
             "a balance is said to be reset",

@@ -266,8 +266,8 @@ MUTANTS = (
         ),
         (
             "a neuron is told what was asked, not what was reserved",
-            "                sending.with_limit(granted.bound.output_tokens),",
-            "                sending,",
+            "            output_tokens = granted.bound.output_tokens\n",
+            "            output_tokens = bounded.ceiling.output_tokens\n",
         ),
         (
             "the last bytes go out before the settlement",
@@ -284,8 +284,8 @@ MUTANTS = (
         ),
         (
             "a neuron is told the client's own limit",
-            "                sending.with_limit(granted.bound.output_tokens),",
-            "                sending.with_limit(bounded.request.asked.output_requested or 10**6),",
+            "            output_tokens = granted.bound.output_tokens\n",
+            "            output_tokens = asked.output_requested or 10**6\n",
         ),
         (
             "what a template adds is never learned",
@@ -308,9 +308,9 @@ MUTANTS = (
         PIPELINE,
         (
             "a key reaches a neuron",
-            "    return tuple(headers)",
-            '    headers.append((b"authorization", head.headers.get(b"authorization", b"-")))\n'
-            "    return tuple(headers)",
+            "        return principal.neuron_headers",
+            '        key = (b"authorization", head.headers.get(b"authorization", b"-"))\n'
+            "        return HeaderLines(principal.neuron_headers + header_lines((key,)))",
         ),
     ),
 )
