@@ -76,11 +76,6 @@ class Answer:
         """Names in lower case, in the order they came."""
         return self._reader.headers
 
-    @property
-    def is_over(self) -> bool:
-        """Whether `read` would give b"": the end has come, and all that came before was taken."""
-        return self._reader.complete and not self._reader.has_body
-
     async def receive_head(self, seconds: float) -> None:
         """Read until the head is complete.
 
@@ -104,6 +99,12 @@ class Answer:
         self._deadlines.stop(self)
         if reader.complete:
             self.close()
+
+    def whole(self) -> bytes | None:
+        """All of the body where it has come with its head, as nearly every plain one does; None: it
+        has to be read.
+        """
+        return self._reader.take() if self._reader.complete else None
 
     async def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" after the last.

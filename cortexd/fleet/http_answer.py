@@ -70,11 +70,6 @@ class AnswerReader:
         """Whether another request may follow on the connection; only meaningful once `complete`."""
         return self.complete and self._in_step
 
-    @property
-    def has_body(self) -> bool:
-        """Whether `take` has something to give."""
-        return bool(self._body)
-
     def feed(self, data: bytes) -> None:
         """Read bytes. Never raises; `head_complete`, `complete` and `failure` tell the outcome."""
         parser = self._parser

@@ -42,6 +42,7 @@ __all__ = [
 IDLE_LINKS_MAX = 256
 """Idle connections kept per origin. With more requests at once than that, some connect anew."""
 
+_AT_ONCE_BYTES_MAX = 8192  # an idle connection takes that, and a head, without a wait
 _JOINED_BYTES_MAX = 65_536  # up to here one copy is cheaper than a second write
 _SHUTDOWN_REASON = "the pool is closed"
 
@@ -95,10 +96,15 @@ class Pool:
         except ValueError as error:
             raise NeuronUnreachable(f"its address is {error}") from error
         head = head_bytes(outgoing, address)
-        pieces: tuple[bytes, ...] = (head + outgoing.body,)
-        if len(outgoing.body) > _JOINED_BYTES_MAX:
-            pieces = (head, outgoing.body)
-        link = await self._hand_over(address, pieces, first_byte_seconds, before_first_byte)
+        now = trio.current_time()
+        if now - self._swept_at >= self._idle_seconds:
+            self._sweep(now)
+        size, link = len(outgoing.body), None
+        pieces = (head, outgoing.body) if size > _JOINED_BYTES_MAX else (head + outgoing.body,)
+        if size <= _AT_ONCE_BYTES_MAX:
+            link = self._at_once(address.origin, pieces[0], before_first_byte, now)
+        if link is None:
+            link = await self._hand_over(address, pieces, first_byte_seconds, before_first_byte)
         answer = Answer(
             link,
             partial(self._put_back, address.origin),
@@ -108,6 +114,29 @@ class Pool:
         )
         await answer.receive_head(first_byte_seconds)
         return answer
+
+    def _at_once(
+        self, origin: str, request: bytes, before_first_byte: Callable[[], None], now: float
+    ) -> Link | None:
+        """Send a small request on the connection used last, where that needs no waiting.
+
+        None: it has to be handed over in the usual way; no neuron can have begun with it.
+        """
+        links = self._idle.get(origin)
+        if not links:
+            return None
+        since, link = links[-1]
+        if now - since > self._idle_seconds or not link.is_quiet_now():
+            return None
+        links.pop()
+        before_first_byte()
+        try:
+            if link.send_now(request) is None:
+                return link
+        except LinkBroken:
+            self._close_all(self._idle.pop(origin, []))  # see `_hand_over`
+        link.close()
+        return None
 
     async def _hand_over(
         self,
@@ -153,8 +182,6 @@ class Pool:
     async def _take_idle(self, origin: str) -> Link | None:
         """The connection used last, if it is young and quiet; those that are not are closed."""
         now = trio.current_time()
-        if now - self._swept_at >= self._idle_seconds:
-            self._sweep(now)
         while links := self._idle.get(origin):  # looked up anew: a look at TLS lets others in
             since, link = links.pop()
             if now - since <= self._idle_seconds:

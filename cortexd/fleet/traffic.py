@@ -173,6 +173,10 @@ class Traffic:
 
     # Requests.
 
+    def at_once(self, wanted: Wanted) -> Serving | None:
+        """A neuron that serves the request without a wait, as nearly all are; None: see `turn`."""
+        return self._dispatcher.serve(wanted, _now_ms())
+
     async def turn(
         self, wanted: Wanted, *, on_wait: Callable[[], Awaitable[None]]
     ) -> Serving | Unserved:
@@ -180,12 +184,8 @@ class Traffic:
 
         `on_wait` is awaited first if it has to wait at all. A cancel gives the place up.
         """
-        now_ms = _now_ms()
-        serving = self._dispatcher.serve(wanted, now_ms)
-        if serving is not None:
-            return serving  # nearly every request; it gives nobody anything to do
         answered = trio.Event()
-        entered = self._dispatcher.enter(wanted, now_ms, answered.set)
+        entered = self._dispatcher.enter(wanted, _now_ms(), answered.set)
         self._stir()
         if not isinstance(entered, Waiting):
             return entered

@@ -16,11 +16,8 @@ def header(answer: Answer, wanted: bytes) -> bytes | None:
 
 async def read_up_to(answer: Answer, limit: int) -> bytes:
     """The body of an answer, at most about `limit` bytes of it."""
-    body = await answer.read()
-    if not body or len(body) >= limit or answer.is_over:
-        return body  # nearly always it comes in one piece
-    pieces = [body]
-    size = len(body)
+    pieces: list[bytes] = []
+    size = 0
     while size < limit and (data := await answer.read()):
         pieces.append(data)
         size += len(data)

@@ -110,11 +110,10 @@ class Relay:
 
     async def _go(self, way: Way) -> None:
         """Put the request in this way from now on."""
-        if way.surface is not self._way.surface:
-            self._way = way
-            watcher = self._sending.watch(way)
-            if watcher is not None:
-                await self._out.go_on(watcher)
+        self._way = way
+        watcher = self._sending.watch(way)
+        if watcher is not None:
+            await self._out.go_on(watcher)
 
     @property
     def ending(self) -> Ending | None:
@@ -155,7 +154,7 @@ class Relay:
     ) -> Outcome:
         tried: frozenset[NeuronName] = frozenset()
         refusal: Refusal | None = None
-        turn = await self._turn(wanted, traffic)
+        turn = traffic.at_once(wanted) or await self._turn(wanted, traffic)
         while isinstance(turn, Serving):
             self.progress.begin(turn)
             outcome = await self._with(turn, traffic, reservation)
@@ -209,7 +208,8 @@ class Relay:
 
         progress = self.progress
         progress.attempt = attempt = self._sending.to(route)
-        await self._go(attempt.way)
+        if attempt.way.surface is not self._way.surface:
+            await self._go(attempt.way)
         try:
             async with await self._pool.send(
                 attempt.outgoing,
@@ -312,7 +312,9 @@ class Relay:
         progress.kind = refused if progress.did_no_work else failed
 
     async def _plain(self, answer: Answer) -> Outcome:
-        body = await read_up_to(answer, REPLY_BYTES_MAX + 1)
+        body = answer.whole()
+        if body is None:
+            body = await read_up_to(answer, REPLY_BYTES_MAX + 1)
         self.progress.first_byte()
         self.progress.kind = EndingKind.COMPLETED
         if len(body) > REPLY_BYTES_MAX:

@@ -329,3 +329,20 @@ async def test_a_header_that_must_not_be_sent_is_refused_before_anything_is(pool
     outgoing = Outgoing("http://127.0.0.1:1", "GET", "/", request_id=b"b\r\nc: d")
     with pytest.raises(ValueError, match="forbids"):
         await pool.send(outgoing, first_byte_seconds=1, between_bytes_seconds=1)
+
+
+async def test_old_idle_connections_are_closed_while_others_to_the_same_neuron_are_in_use(
+    mock_clock: trio.testing.MockClock, deadlines: Deadlines
+) -> None:
+    """The one used last is used next, so that the others of a burst get old behind it."""
+    pool = Pool(deadlines, 3, idle_seconds=4)
+    async with scripted(*[answering(*[ok(b"x")] * 4)] * 3, within_seconds=60) as neuron:
+        async with trio.open_nursery() as together:
+            for _ in range(3):
+                together.start_soon(ask, pool, neuron.url, name="asks")
+        assert (neuron.connections, pool.idle_links) == (3, 3)
+        for _ in range(2):
+            mock_clock.jump(3)
+            await whole(await ask(pool, neuron.url))
+        assert (neuron.connections, pool.idle_links) == (3, 1)
+        await pool.aclose()
