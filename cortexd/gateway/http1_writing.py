@@ -19,7 +19,7 @@ _STATUS_LINES = {
     for status in HTTPStatus
 }
 _BODILESS = frozenset({204, 304})
-_OURS = frozenset({b"connection", b"transfer-encoding", b"date"})
+_ABOUT_FRAMING = frozenset({b"connection", b"transfer-encoding", b"date", b"content-length"})
 
 
 class ResponseFault(Exception):
@@ -54,7 +54,9 @@ class Response:
         self.complete = False
 
     def start(self, status: int, headers: Headers, date: bytes) -> None:
-        """Compose the head; it goes out with the first piece. Raises ResponseFault."""
+        """Compose the head; it goes out with the first piece. Names are in lower case, as ASGI has
+        them. Raises ResponseFault.
+        """
         if self.started:
             raise ResponseFault("a second head")
         if not 200 <= status <= 599:
@@ -62,15 +64,15 @@ class Response:
         self._drops_body = self._to_head or status in _BODILESS
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unnamed\r\n" % status]
         for name, value in headers:
-            lowered = name.lower()
-            if lowered in _OURS:
-                raise ResponseFault(f"a header of the server's own: {lowered.decode('ascii')}")
-            if lowered == b"content-length":
+            if name in _ABOUT_FRAMING or not name.islower():
+                if name != b"content-length":
+                    raise ResponseFault(f"a header of the server's own, or in capitals: {name!r}")
                 self._left = int(value)
                 if status == 204:
                     continue
             lines.append(b"%b: %b\r\n" % (name, value))
-        self._choose_framing(lines)
+        if self._left is None and not self._drops_body:
+            self._choose_framing(lines)
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"date: %b\r\n\r\n" % date)
@@ -82,9 +84,7 @@ class Response:
         self.started = True
 
     def _choose_framing(self, lines: list[bytes]) -> None:
-        """By length if it is known; else in chunks, or up to the end of the connection."""
-        if self._left is not None or self._drops_body:
-            return
+        """In chunks, or up to the end of the connection."""
         if self._is_http_1_0:
             self.keep_alive = False
         else:
