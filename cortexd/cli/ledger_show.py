@@ -126,7 +126,7 @@ def books_of(newest: Newest, directory: str) -> Books:
 
 def _standings(accounts: Accounts, now_ms: int) -> tuple[Standing, ...]:
     scopes = sorted({limit.scope for limit in accounts.dump().limits})
-    return accounts.standings(scopes, now_ms)
+    return accounts.standings(tuple(scopes), now_ms)
 
 
 def _cap(standing: Standing) -> CapRow:

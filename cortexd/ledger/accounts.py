@@ -12,8 +12,8 @@ reservations in `reservations.py`.
 # There are two kinds of method, and the line between them is the design.
 #
 # 1) *Decisions* (reserve, settle, configure, roll, ghosts, tick, learn, mark) look at the state and
-#    return the entries that should happen, and an answer. They never change anything, not even a
-#    cache, so a decision that is thrown away (caller gone, disk dead) never was.
+#    return the entries that should happen, and an answer. They never change anything (what limits
+#    a scope has is looked up once), so a decision that is thrown away (disk dead) never was.
 #
 # 2) `apply` takes one entry and changes the state. It is the only thing that does. Entries carry
 #    every fact that matters (time, number, scopes, amounts), so that applying the same entries
@@ -64,7 +64,7 @@ reservations in `reservations.py`.
 # Nothing that a client or a neuron sends may raise here. Amounts beyond 2**53 - 1 are taken as
 # that; negative ones, and scopes named twice, are bugs of ours and raise ValueError.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Self, assert_never
 
 from cortexd.ledger.cap_windows import BALANCE, Unit
@@ -98,7 +98,7 @@ from cortexd.ledger.entries import (
 )
 from cortexd.ledger.lifetimes import Counters
 from cortexd.ledger.limit_table import LimitTable
-from cortexd.ledger.limits import shadow_refusal, worst
+from cortexd.ledger.limits import clamped, refusal
 from cortexd.ledger.reservations import IllegalEntry, Reservations
 from cortexd.ledger.windows import BUCKETS
 
@@ -151,18 +151,17 @@ class Accounts:
         now_ms = max(now_ms, self.now_ms)
         tokens = _amount(tokens)
         limits = self._limits.on(scopes)
-        refusing = [limit for limit in limits if not limit.admits(now_ms, tokens)]
-        if refusing and least is not None and least < tokens:
-            left = [limit.standing(now_ms).available for limit in refusing if limit.unit == "tok"]
-            more = min(left, default=tokens) - least
-            tokens = _amount(least) + max(0, more // step * step)
-            refusing = [limit for limit in limits if not limit.admits(now_ms, tokens)]
-        if refusing:
-            return (), worst([limit.refusal(now_ms, tokens) for limit in refusing])
+        refused = refusal(limits.enforcing, now_ms, tokens)
+        if refused is not None and least is not None and least < tokens:
+            least = _amount(least)
+            tokens = clamped(limits.enforcing, now_ms, tokens, least=least, step=step)
+            refused = refusal(limits.enforcing, now_ms, tokens)
+        if refused is not None:
+            return (), refused
         reservation_id = ReservationId(self._reservations.next_id)
         entry = HoldEntry(now_ms, reservation_id, scopes, tokens, request_label(request_id))
         asked = tokens if least is None else min(tokens, least)
-        return (entry,), Granted(reservation_id, tokens, shadow_refusal(limits, now_ms, asked))
+        return (entry,), Granted(reservation_id, tokens, refusal(limits.shadows, now_ms, asked))
 
     def settle(
         self, now_ms: int, reservation_id: ReservationId, charge: Charge
@@ -184,8 +183,9 @@ class Accounts:
             _amount(charge.prompt_tokens),
             _amount(charge.completion_tokens),
         )
-        overrun = max(0, tokens - found.tokens)
-        return (entry,), Settled(reservation_id, found.scopes, tokens, overrun)
+        return (entry,), Settled(
+            reservation_id, found.scopes, tokens, max(0, tokens - found.tokens)
+        )
 
     def configure(
         self, now_ms: int, caps: Iterable[Cap], *, wall_ms: int | None = None
@@ -254,11 +254,10 @@ class Accounts:
         """Every open reservation, the oldest first."""
         return self._reservations.every()
 
-    def standings(self, scopes: Sequence[Scope], now_ms: int) -> tuple[Standing, ...]:
-        """How the enforced caps on `scopes` stand, in that order."""
+    def standings(self, scopes: tuple[Scope, ...], now_ms: int) -> tuple[Standing, ...]:
+        """How the caps on `scopes` that are asked for stand, in that order."""
         now_ms = max(now_ms, self.now_ms)
-        limits = [limit for limit in self._limits.on(scopes) if not limit.retired]
-        return tuple(limit.standing(now_ms) for limit in limits)
+        return tuple([limit.standing(now_ms) for limit in self._limits.on(scopes).asked_for])
 
     def lifetime(self, scope: Scope) -> Lifetime:
         """Counters of `scope` since its first request."""
@@ -305,13 +304,13 @@ class Accounts:
         self.now_ms = entry.t
 
     def _apply_hold(self, entry: HoldEntry) -> None:
-        limits = self._limits.on(entry.w)
-        for limit in limits:
-            if not limit.admits(entry.t, entry.a):
-                raise IllegalEntry(f"{entry} does not fit {limit.standing(entry.t)}")
+        now_ms, tokens, limits = entry.t, entry.a, self._limits.on(entry.w)
+        for limit in limits.enforcing:
+            if not limit.fits(now_ms, tokens):
+                raise IllegalEntry(f"{entry} does not fit {limit.standing(now_ms)}")
         self._reservations.add(entry)
-        for limit in limits:
-            limit.hold(entry.t, entry.a)
+        for limit in limits.every:
+            limit.hold(now_ms, tokens)
         for scope in entry.w:
             if scope not in self._counters:
                 self._counters[scope] = Counters(Lifetime())
@@ -319,7 +318,7 @@ class Accounts:
 
     def _apply_close(self, entry: CloseEntry) -> None:
         found = self._reservations.remove(entry.i)
-        for limit in self._limits.on(found.scopes):
+        for limit in self._limits.on(found.scopes).every:
             limit.close(entry.t, found.tokens, entry.a)
         for scope in found.scopes:
             self._counters[scope].count_charge(entry, reserved=found.tokens)
@@ -397,4 +396,4 @@ class Accounts:
 def _amount(tokens: int) -> int:
     if tokens < 0:
         raise ValueError(f"an amount of {tokens} tokens")
-    return min(tokens, AMOUNT_MAX)
+    return tokens if tokens < AMOUNT_MAX else AMOUNT_MAX

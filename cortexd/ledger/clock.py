@@ -83,7 +83,9 @@ class LedgerClock:
 
     def now_ms(self) -> int:
         """Ledger time; never less than any earlier answer."""
-        self._newest = max(self._newest, self._sources.boottime_ms() + self.offset_ms)
+        now_ms = self._sources.boottime_ms() + self.offset_ms
+        if now_ms > self._newest:
+            self._newest = now_ms
         return self._newest
 
     def wall_ms(self) -> int:

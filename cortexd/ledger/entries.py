@@ -98,8 +98,8 @@ def request_label(request_id: str) -> str:
     return _quoted(request_id[:REQUEST_LABEL_LENGTH_MAX])[:REQUEST_LABEL_LENGTH_MAX]
 
 
-_PLAIN_LABEL = re.compile(rf"[A-Za-z0-9._-]{{0,{REQUEST_LABEL_LENGTH_MAX}}}")
 _PLAIN_MODEL = re.compile(r"[A-Za-z0-9._~/:-]*")
+_PLAIN_LABEL = re.compile(rf"[A-Za-z0-9._-]{{0,{REQUEST_LABEL_LENGTH_MAX}}}")
 
 
 def _quoted(name: str, *, safe: str = "") -> str:

@@ -18,7 +18,7 @@ Methods block, and are called one at a time: `append` by the ledger task, `sync`
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Self, TypeAlias
 
 import msgspec
@@ -188,19 +188,27 @@ class Journal:
 
         Raises `JournalFailed`.
         """
-        with self._failing_for_good("writing"):
+        self._check_not_failed()
+        try:
             self._segment.append(entries, n=self.written, durable_n=self.durable)
+        except OSError as error:
+            raise self._fail("writing", error) from error
         self.written += len(entries)
 
     def sync(self) -> None:
         """Make everything that was appended durable. Raises `JournalFailed`."""
+        self._check_not_failed()
         upto = self.written
-        with self._failing_for_good("syncing"):
+        try:
             self._segment.sync()
+        except OSError as error:
+            raise self._fail("syncing", error) from error
         self.durable = upto
         self._tell_hint()
-        with self._failing_for_good("syncing the directory"):
+        try:
             self._make_room(_REMOVED_AT_ROLL_MAX)
+        except OSError as error:
+            raise self._fail("syncing the directory", error) from error
 
     def roll_is_due(self) -> bool:
         """Whether the segment is large or old enough, or the wall clock was moved since it began.
@@ -208,8 +216,9 @@ class Journal:
         The last, because a header's pair of times is what a downtime is judged by (`clock.py`).
         """
         header = self._segment.header
-        age_ms = self.clock.now_ms() - header.lt
-        moved_ms = abs(self.clock.skew_ms() - (header.wall - header.lt))
+        now_ms, wall_ms = self.clock.now_ms(), self.clock.wall_ms()
+        age_ms = now_ms - header.lt
+        moved_ms = abs((wall_ms - now_ms) - (header.wall - header.lt))
         return (
             self._segment.is_full(self._settings.segment_bytes_max)
             or age_ms >= self._settings.segment_ms_max
@@ -271,17 +280,22 @@ class Journal:
         assert header.n == self.written, "entries were appended during a roll"
         self.sync()
         old = self._segment
-        with self._failing_for_good("beginning a new segment"):
+        try:
             self._segment = Segment.begin(self._disk, header, snapshot)
             old.close()
+        except OSError as error:
+            raise self._fail("beginning a new segment", error) from error
         self._closed.add(old.header.seg, old.size_bytes)
         self._tell_hint()
         journal_log.rolled(self._segment, old)
         self._remove_old_segments(_REMOVED_AT_ROLL_MAX)
 
     def _remove_old_segments(self, at_most: int) -> None:
-        with self._failing_for_good("syncing the directory"):
+        self._check_not_failed()
+        try:
             removed = self._closed.remove_old(self.clock.now_ms(), self._segment, at_most=at_most)
+        except OSError as error:
+            raise self._fail("syncing the directory", error) from error
         journal_log.history_removed(self._where, removed)
 
     def _make_room(self, at_most: int) -> None:
@@ -326,14 +340,13 @@ class Journal:
         elif was_low and not self._room_is_low:
             journal_log.has_room_again(self._where, free)
 
-    @contextlib.contextmanager
-    def _failing_for_good(self, doing: str) -> Iterator[None]:
+    def _check_not_failed(self) -> None:
         if self._failed is not None:
             raise self._failed
-        try:
-            yield
-        except OSError as error:
-            what = f"{doing} failed: {error.strerror or error}"
-            self._failed = JournalFailed(self._where, what)
-            journal_log.failed(self._where, what)
-            raise self._failed from error
+
+    def _fail(self, doing: str, error: OSError) -> JournalFailed:
+        """Nothing is written any more, for what `error` says of `doing`."""
+        what = f"{doing} failed: {error.strerror or error}"
+        self._failed = JournalFailed(self._where, what)
+        journal_log.failed(self._where, what)
+        return self._failed

@@ -27,16 +27,34 @@ from cortexd.ledger.reservations import IllegalEntry
 from cortexd.ledger.windows import Rolling
 
 
+class OnScopes(msgspec.Struct, frozen=True):
+    """The limits on the scopes of one request, in their order; those on one scope by name.
+
+    `asked_for`: without the retired ones. `enforcing`: those of them that can refuse, `shadows`:
+    those that only say what they would.
+    """
+
+    every: tuple[Limit, ...]
+    asked_for: tuple[Limit, ...]
+    enforcing: tuple[Limit, ...]
+    shadows: tuple[Limit, ...]
+
+
 class LimitTable:
     """Every limit that was ever asked for. `buckets`: grains of a rolling window."""
 
-    __slots__ = ("_by_id", "_by_scope", "_calendars", "_clock", "_same_periods", "buckets")
+    __slots__ = (
+        *("_by_id", "_by_scope", "_by_scopes", "_calendars", "_clock", "_same_periods"),
+        "buckets",
+    )
 
     def __init__(self, *, buckets: int) -> None:
         self.buckets = buckets
         self._clock = CivilClock()
         self._by_id: dict[LimitId, Limit] = {}
         self._by_scope: dict[Scope, list[Limit]] = {}
+        # As many as there are keys, for each request asks four times; until a cap changes.
+        self._by_scopes: dict[tuple[Scope, ...], OnScopes] = {}
         self._calendars: list[tuple[Limit, Calendar]] = []
         # The wall clock times at which all civil periods are the current ones; None: not known.
         self._same_periods: tuple[float, float] | None = None
@@ -45,10 +63,22 @@ class LimitTable:
         """All limits, by name."""
         return tuple(self._by_id[name] for name in sorted(self._by_id))
 
-    def on(self, scopes: Sequence[Scope]) -> list[Limit]:
-        """The limits on `scopes`, in that order; those on one scope by name."""
-        by_scope = self._by_scope
-        return [limit for scope in scopes for limit in by_scope.get(scope, ())]
+    def on(self, scopes: tuple[Scope, ...]) -> OnScopes:
+        """The limits on `scopes`."""
+        found = self._by_scopes.get(scopes)
+        if found is None:
+            found = self._by_scopes[scopes] = self._look_up(scopes)
+        return found
+
+    def _look_up(self, scopes: tuple[Scope, ...]) -> OnScopes:
+        every = tuple(limit for scope in scopes for limit in self._by_scope.get(scope, ()))
+        asked_for = tuple(limit for limit in every if not limit.retired)
+        return OnScopes(
+            every,
+            asked_for,
+            enforcing=tuple(limit for limit in asked_for if not limit.shadow),
+            shadows=tuple(limit for limit in asked_for if limit.shadow),
+        )
 
     # From the caps that an operator wants to the entries that make it so.
 
@@ -138,6 +168,7 @@ class LimitTable:
         limit.hard_cap = entry.c
         limit.shadow = entry.h
         limit.retired = False
+        self._by_scopes.clear()
 
     def apply_drop(self, entry: DropEntry) -> None:
         """A cap is no longer enforced."""
@@ -145,6 +176,7 @@ class LimitTable:
         if limit is None or limit.retired:
             raise IllegalEntry(f"limit {entry.l} is dropped but was not enforced")
         limit.retired = True
+        self._by_scopes.clear()
 
     def apply_roll(self, entry: RollEntry) -> None:
         """A civil period begins."""
@@ -197,6 +229,7 @@ class LimitTable:
         on_scope = self._by_scope.setdefault(limit.scope, [])
         on_scope.append(limit)
         on_scope.sort(key=lambda each: each.limit_id)
+        self._by_scopes.clear()
         if isinstance(limit.window, Calendar):
             self._calendars.append((limit, limit.window))
             self._same_periods = None

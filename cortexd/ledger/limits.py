@@ -61,13 +61,9 @@ class Limit:
         return sum(self.cost(found.tokens) for found in reservations)
 
     def fits(self, now_ms: int, tokens: int) -> bool:
-        """Whether there is room for `tokens` more at `now_ms`, refused or not."""
+        """Whether there is room for `tokens` more at `now_ms`, whether or not it is enforced."""
         used = self.window.spent_at(now_ms) + self.reserved
-        return used + self.cost(tokens) <= self.hard_cap
-
-    def admits(self, now_ms: int, tokens: int) -> bool:
-        """Whether `tokens` more can be reserved at `now_ms`."""
-        return self.retired or self.shadow or self.fits(now_ms, tokens)
+        return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap
 
     def hold(self, now_ms: int, tokens: int) -> None:
         """A reservation of `tokens` is made."""
@@ -99,15 +95,16 @@ class Limit:
 
     def standing(self, now_ms: int) -> Standing:
         """How the cap stands at `now_ms`."""
-        return Standing(
-            scope=self.scope,
-            hard_cap=self.hard_cap,
-            window=self.window.window,
-            spent=self.window.spent_at(now_ms),
-            reserved=self.reserved,
-            restored_in_ms=self.window.restored_in_ms(now_ms, reserved=self.reserved),
-            unit=self.unit,
-            shadow=self.shadow,
+        window, reserved = self.window, self.reserved
+        return Standing(  # by position, as each request asks for those of all its caps
+            self.scope,
+            self.hard_cap,
+            window.window,
+            window.spent_at(now_ms),
+            reserved,
+            window.restored_in_ms(now_ms, reserved=reserved),
+            self.unit,
+            self.shadow,
         )
 
     def books(self, now_ms: int) -> LimitBooks:
@@ -187,6 +184,17 @@ def _since(begins_ms: int, charges: Sequence[tuple[int, int]]) -> int:
     return sum(amount for stamp, amount in charges if stamp >= begins_ms)
 
 
+def clamped(limits: Sequence[Limit], now_ms: int, tokens: int, *, least: int, step: int) -> int:
+    """What is left for a request whose `tokens` do not fit under all of `limits`.
+
+    At least `least`, whether or not these fit; more only in steps of `step`.
+    """
+    refusing = [limit for limit in limits if not limit.fits(now_ms, tokens)]
+    left = [limit.standing(now_ms).available for limit in refusing if limit.unit == "tok"]
+    more = min(left, default=tokens) - least
+    return least + max(0, more // step * step)
+
+
 def worst(refusals: Sequence[Refused]) -> Refused:
     """Choose which of several refusals to tell: the one that lasts longest.
 
@@ -206,8 +214,7 @@ def _hopelessness(refused: Refused) -> tuple[bool, int]:
     return refused.standing.window.kind != "balance", refused.standing.hard_cap
 
 
-def shadow_refusal(limits: Sequence[Limit], now_ms: int, tokens: int) -> Refused | None:
-    """What the shadows among `limits` would have refused; None if nothing."""
-    shadows = [limit for limit in limits if limit.shadow and not limit.retired]
-    refusing = [limit for limit in shadows if not limit.fits(now_ms, tokens)]
+def refusal(limits: Sequence[Limit], now_ms: int, tokens: int) -> Refused | None:
+    """Why `tokens` do not fit under all of `limits`, and when they will; None if they do."""
+    refusing = [limit for limit in limits if not limit.fits(now_ms, tokens)]
     return worst([limit.refusal(now_ms, tokens) for limit in refusing]) if refusing else None

@@ -44,7 +44,7 @@ class Balance:
 
     def spent_at(self, now_ms: int) -> int:
         """Tokens that count at `now_ms`: all of them."""
-        return min(self._spent, AMOUNT_MAX)
+        return self._spent if self._spent < AMOUNT_MAX else AMOUNT_MAX
 
     def charge(self, now_ms: int, tokens: int) -> None:
         """Count `tokens` from `now_ms` on."""
@@ -101,7 +101,7 @@ class Rolling:
             if stamp + self._counts_ms > now_ms:
                 break
             spent -= tokens
-        return min(spent, AMOUNT_MAX)
+        return spent if spent < AMOUNT_MAX else AMOUNT_MAX
 
     def charge(self, now_ms: int, tokens: int) -> None:
         """Count `tokens` from `now_ms` on; `now_ms` never runs backwards."""

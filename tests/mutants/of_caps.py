@@ -95,13 +95,13 @@ MUTANTS = (
         FUZZ,
         (
             "the cap is one token too large",
-            "return used + self.cost(tokens) <= self.hard_cap",
-            "return used + self.cost(tokens) <= self.hard_cap + 1",
+            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap',
+            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap + 1',
         ),
         (
             "the cap is one token too small",
-            "return used + self.cost(tokens) <= self.hard_cap",
-            "return used + self.cost(tokens) < self.hard_cap",
+            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap',
+            'return used + (tokens if self.unit == "tok" else 1) < self.hard_cap',
         ),
         (
             "a caller is told the first retry-after, not the worst",
@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     *of_file(
         "cortexd/ledger/limits.py",
-        (FUZZ, SEVERAL),
+        (FUZZ, ACCOUNTS, SEVERAL),
         (
             "requests are not charged",
             "            self.window.charge(now_ms, 1)",
@@ -149,29 +149,29 @@ MUTANTS = (
             '        if self.unit == "tok":\n            self.reserved -= reserved',
         ),
         (
+            "a clamped request gets less than the least",
+            "return least + max(0, more // step * step)",
+            "return least + more // step * step",
+        ),
+        (
+            "a clamped request gets tokens that buy nothing",
+            "max(0, more // step * step)",
+            "max(0, more)",
+        ),
+        (
+            "a clamped request gets what the roomiest cap has",
+            "min(left, default=tokens)",
+            "max(left, default=tokens)",
+        ),
+        (
             "a request in flight costs its tokens",
-            'return tokens if self.unit == "tok" else 1',
-            'return tokens if self.unit in ("tok", "con") else 1',
+            '(tokens if self.unit == "tok" else 1)',
+            '(tokens if self.unit in ("tok", "con") else 1)',
         ),
         (
             "requests in flight are never given back",
             '        elif self.unit == "con":\n            self.reserved -= 1',
             '        elif self.unit == "con":\n            self.reserved -= 0',
-        ),
-        (
-            "a shadow cap refuses",
-            "return self.retired or self.shadow or self.fits(now_ms, tokens)",
-            "return self.retired or self.fits(now_ms, tokens)",
-        ),
-        (
-            "what a shadow cap would have refused is not told",
-            "limit.shadow and not limit.retired]",
-            "False]",
-        ),
-        (
-            "a retired cap refuses",
-            "return self.retired or self.shadow or self.fits(now_ms, tokens)",
-            "return self.shadow or self.fits(now_ms, tokens)",
         ),
         (
             "a cap that comes back begins with nothing spent",
@@ -316,6 +316,37 @@ MUTANTS = (
             "        if limit is None or limit.retired:\n            raise",
             "        if limit is None:\n            raise",
         ),
+        (
+            "a shadow cap refuses",
+            "enforcing=tuple(limit for limit in asked_for if not limit.shadow)",
+            "enforcing=asked_for",
+        ),
+        (
+            "what a shadow cap would have refused is not told",
+            "shadows=tuple(limit for limit in asked_for if limit.shadow)",
+            "shadows=()",
+        ),
+        (
+            "a retired cap refuses",
+            "asked_for = tuple(limit for limit in every if not limit.retired)",
+            "asked_for = every",
+        ),
+        (
+            "a new cap is not seen by those who asked before",
+            "        on_scope.sort(key=lambda each: each.limit_id)\n"
+            "        self._by_scopes.clear()\n",
+            "        on_scope.sort(key=lambda each: each.limit_id)\n",
+        ),
+        (
+            "a cap that became a shadow refuses those who asked before",
+            "        limit.retired = False\n        self._by_scopes.clear()\n",
+            "        limit.retired = False\n",
+        ),
+        (
+            "a cap that was taken away refuses those who asked before",
+            "        limit.retired = True\n        self._by_scopes.clear()\n",
+            "        limit.retired = True\n",
+        ),
         ("a cap that is taken away stays", "        limit.retired = True", "        pass"),
         (
             "a cap that comes back stays away",
@@ -348,8 +379,8 @@ MUTANTS = (
         FUZZ,
         (
             "only the first scope is judged",
-            "limits = self._limits.on(scopes)\n        refusing",
-            "limits = self._limits.on(scopes[:1])\n        refusing",
+            "limits = self._limits.on(scopes)\n        refused",
+            "limits = self._limits.on(scopes[:1])\n        refused",
         ),
         (
             "overrun is clamped away",
@@ -381,28 +412,13 @@ MUTANTS = (
         (FUZZ, ACCOUNTS, SEVERAL),
         (
             "a hold that does not fit is replayed",
-            "            if not limit.admits(entry.t, entry.a):",
+            "            if not limit.fits(now_ms, tokens):",
             "            if False:",
         ),
         (
-            "a clamped request gets less than the least",
-            "tokens = _amount(least) + max(0, more // step * step)",
-            "tokens = _amount(least) + more // step * step",
-        ),
-        (
-            "a clamped request gets tokens that buy nothing",
-            "max(0, more // step * step)",
-            "max(0, more)",
-        ),
-        (
-            "a clamped request gets what the roomiest cap has",
-            "min(left, default=tokens)",
-            "max(left, default=tokens)",
-        ),
-        (
             "a clamped request is only judged once",
-            "if not limit.admits(now_ms, tokens)]\n        if refusing:",
-            "if False]\n        if refusing:",
+            "            refused = refusal(limits.enforcing, now_ms, tokens)\n",
+            "            refused = None\n",
         ),
         (
             "time runs backwards",
@@ -486,8 +502,8 @@ MUTANTS = (
         ),
         (
             "ledger time is the wall clock",
-            "self._newest = max(self._newest, self._sources.boottime_ms() + self.offset_ms)",
-            "self._newest = max(self._newest, self._sources.wall_ms())",
+            "now_ms = self._sources.boottime_ms() + self.offset_ms",
+            "now_ms = self._sources.wall_ms()",
         ),
     ),
     *of_file(
@@ -495,8 +511,8 @@ MUTANTS = (
         (CLOCK, FOUND),
         (
             "ledger time runs backwards",
-            "self._newest = max(self._newest, self._sources.boottime_ms() + self.offset_ms)",
-            "self._newest = self._sources.boottime_ms() + self.offset_ms",
+            "        if now_ms > self._newest:",
+            "        if True:",
         ),
         (
             "another boot is taken for the same",

@@ -28,8 +28,8 @@ MUTANTS = (
         ),
         (
             "what is written counts as durable",
-            "            self._segment.sync()\n        self.durable = upto",
-            "            pass\n        self.durable = upto",
+            "            self._segment.sync()\n",
+            "            pass\n",
         ),
         (
             "the hint promises more than is durable",
@@ -52,18 +52,18 @@ MUTANTS = (
         (LIVES, JOURNAL),
         (
             "a sync that fails has moved the watermark",
-            "            self._segment.sync()\n        self.durable = upto",
-            "            self.durable = upto\n            self._segment.sync()",
+            "            self._segment.sync()\n",
+            "            self.durable = upto\n            self._segment.sync()\n",
         ),
         (
             "a sync is tried again after it failed",
-            "            raise self._failed from error",
-            "            self._failed = None\n            self._segment.sync()",
+            '            raise self._fail("syncing", error) from error',
+            "            self._segment.sync()",
         ),
         (
             "a disk that failed is used again",
-            "        if self._failed is not None:\n            raise self._failed\n        try:",
-            "        try:",
+            "        if self._failed is not None:\n            raise self._failed\n",
+            "        pass\n",
         ),
         (
             "a segment numbers its entries from its own start",
@@ -191,8 +191,8 @@ MUTANTS = (
         (POINTS, ROT),
         (
             "an entry says of itself that it is durable",
-            "_PLACE % (n, durable_n), salt",
-            "_PLACE % (n, n), salt",
+            "+ _PLACE % (n, durable_n)",
+            "+ _PLACE % (n, n)",
         ),
         (
             "a line proves itself",
@@ -205,8 +205,8 @@ MUTANTS = (
         (RECORDS, RECOVERY, FOUND),
         (
             "lines of another segment prove themselves",
-            "    keyed = blake2b(digest_size=8, key=salt)",
-            '    keyed = blake2b(digest_size=8, key=b"")',
+            "    keyed = blake2b(digest_size=8, key=salt)\n\n",
+            '    keyed = blake2b(digest_size=8, key=b"")\n\n',
         ),
         (
             "an entry is taken whatever its number",
@@ -225,8 +225,8 @@ MUTANTS = (
         ),
         (
             "the separator is one bit from NUL",
-            'return b"%s\\t%s\\n" % (_checksum(payload, salt), payload)',
-            'return b"%s %s\\n" % (_checksum(payload, salt), payload)',
+            '_LINE = b"%s\\t%s\\n"',
+            '_LINE = b"%s %s\\n"',
         ),
         (
             "a rotten hint is believed",
@@ -249,8 +249,8 @@ MUTANTS = (
         ),
         (
             "at signs get into the journal",
-            'return ModelLabel(_quoted(model, safe="/:"))',
-            'return ModelLabel(_quoted(model, safe="/:@"))',
+            '_quoted(model, safe="/:"))',
+            '_quoted(model, safe="/:@"))',
         ),
         (
             "a request id is as long as a client likes",
