@@ -55,6 +55,7 @@ IO_MODULES = {
     "cortexd/ledger/sync_thread.py",
     "cortexd/ledger/calls.py",
     "cortexd/ledger/committing.py",
+    "cortexd/ledger/inbox.py",
     "cortexd/ledger/task.py",
     "cortexd/ledger/desk.py",
     "cortexd/fleet/pool.py",

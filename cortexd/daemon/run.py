@@ -1,9 +1,9 @@
 """The one nursery: who lives how long. Read `run_daemon` from top to bottom: that is the start
 order.
 
-Shutdown is the same road backwards: the gateway drains, its ledger sender closes, pollers and
-companions are cancelled, and the ledger, which ends only when nobody can call it any more, syncs
-last. A crash walks the same road, because the order comes from who holds what.
+Shutdown is the same road backwards: the gateway drains, its desk closes the ledger's inbox, pollers
+and companions are cancelled, and the ledger, which ends only when nobody can call it any more,
+syncs last. A crash walks the same road, because the order comes from who holds what.
 """
 
 import contextlib
@@ -53,8 +53,8 @@ from cortexd.gateway.http1 import Http1Face, Http1Limits
 from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
 from cortexd.gateway.settings import Settings
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.desk import Desk
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalFailed, LedgerProblem
 from cortexd.ledger.task import run_ledger
 from cortexd.metrics.instruments import Metrics
@@ -182,19 +182,19 @@ async def _start_ledger(
         retention_days=ledger.retention_days,
         retention_bytes=ledger.retention_bytes,
     )
-    calls, taken = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
 
     async def keep(*, task_status: trio.TaskStatus[None]) -> None:
         with contextlib.closing(journal):
             try:
-                await run_ledger(journal, taken, metrics.ledger, task_status=task_status)
+                await run_ledger(journal, inbox, metrics.ledger, task_status=task_status)
             except JournalFailed as failure:
                 failures.append(failure)
                 closing.drain.set()
 
     await nursery.start(keep, name="ledger")
     return Desk(
-        calls,
+        inbox,
         journal.accounts.template_tokens,
         lambda: journal.condition,
         journal.clock.skew_ms,

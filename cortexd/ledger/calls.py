@@ -4,6 +4,7 @@ A call is made by the desk, taken once by the ledger task, and answered exactly 
 or with `LedgerDown`. It owns no state of the ledger and knows neither disk nor journal.
 """
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -45,13 +46,11 @@ class Held(msgspec.Struct, frozen=True):
 class Call(Generic[Answer]):
     """One question to the ledger task and the way back to the one task that asked."""
 
-    __slots__ = ("_answer", "_down", "_is_answered", "_waiter")
-
-    def __init__(self) -> None:
-        self._is_answered = False
-        self._waiter: trio.lowlevel.Task | None = None
-        self._answer: Answer | None = None
-        self._down: LedgerDown | None = None
+    # Defaults in the class: one call in a hundred needs all four, and each request makes two calls.
+    _is_answered = False
+    _waiter: trio.lowlevel.Task | None = None
+    _answer: Answer | None = None
+    _down: LedgerDown | None = None
 
     def prepare(self, value: Answer) -> None:
         """Keep the answer for `deliver`. This and the next three are the ledger task's to call."""
@@ -66,7 +65,7 @@ class Call(Generic[Answer]):
 
     def answer(self, value: Answer) -> None:
         """Wake who asked, now."""
-        self.prepare(value)
+        self._answer = value
         self.deliver()
 
     def fail(self, reason: str) -> None:
@@ -75,23 +74,25 @@ class Call(Generic[Answer]):
             self._down = LedgerDown(reason)
             self.deliver()
 
-    async def answered(self) -> Answer:
+    async def answered(self, take_back: Callable[["Call[Answer]"], bool] | None = None) -> Answer:
         """Wait for the answer. Raises `LedgerDown`.
 
-        Cannot be cancelled, as from here on the ledger may have granted what only the answer names.
-        Short: the ledger task answers every call that it took, at the latest when a sync is back.
-        (A shielded scope and an event would do the same for several times the CPU.)
+        `take_back`: whether it could be taken back from where it waits to be taken; only then, and
+        never without this, a cancellation is felt here, as the ledger may have granted what only
+        the answer names. Short: the ledger task answers every call that it took, at the latest when
+        a sync is back. (A shielded scope and an event would do the same for several times the CPU.)
         """
         if not self._is_answered:
             self._waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(_refuse_to_abort)
+
+            def give_up(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+                may_go = take_back is not None and take_back(self)
+                return trio.lowlevel.Abort.SUCCEEDED if may_go else trio.lowlevel.Abort.FAILED
+
+            await trio.lowlevel.wait_task_rescheduled(give_up)
         if self._down is not None:
             raise self._down
         return self._answer  # type: ignore[return-value]  # None only where Answer is None
-
-
-def _refuse_to_abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.FAILED
 
 
 class ReserveCall(Call[Held | Refused]):
@@ -100,8 +101,6 @@ class ReserveCall(Call[Held | Refused]):
     `least`: where they do not fit, reserve what is left, but not fewer than these, and more only in
     steps of `step`.
     """
-
-    __slots__ = ("least", "request_id", "scopes", "step", "tokens")
 
     def __init__(
         self,
@@ -112,7 +111,6 @@ class ReserveCall(Call[Held | Refused]):
         least: int | None = None,
         step: int = 1,
     ) -> None:
-        super().__init__()
         self.scopes = scopes
         self.tokens = tokens
         self.least = least
@@ -123,10 +121,7 @@ class ReserveCall(Call[Held | Refused]):
 class SettleCall(Call[None]):
     """Close a reservation with this charge; answered once applied, an overrun once durable."""
 
-    __slots__ = ("charge", "reservation_id")
-
     def __init__(self, reservation_id: ReservationId, charge: Charge) -> None:
-        super().__init__()
         self.reservation_id = reservation_id
         self.charge = charge
 
@@ -134,30 +129,21 @@ class SettleCall(Call[None]):
 class StandingsCall(Call[tuple[Standing, ...]]):
     """How the caps on these scopes stand, after everything that was answered before."""
 
-    __slots__ = ("scopes",)
-
     def __init__(self, scopes: tuple[Scope, ...]) -> None:
-        super().__init__()
         self.scopes = scopes
 
 
 class TotalsCall(Call[Totals]):
     """What this scope has spent and reserved, after everything that was answered before."""
 
-    __slots__ = ("scope",)
-
     def __init__(self, scope: Scope) -> None:
-        super().__init__()
         self.scope = scope
 
 
 class LearnCall(Call[None]):
     """Remember that a model's template was seen to add so many tokens."""
 
-    __slots__ = ("model", "tokens")
-
     def __init__(self, model: str, tokens: int) -> None:
-        super().__init__()
         self.model = model
         self.tokens = tokens
 

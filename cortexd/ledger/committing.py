@@ -13,7 +13,6 @@ from typing import Protocol
 import trio
 
 from cortexd.ledger.calls import AnyCall
-from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Entry, Scope
 from cortexd.ledger.journal import Journal
 from cortexd.ledger.retention import DiskUse
@@ -41,7 +40,7 @@ class LedgerObserver(Protocol):
         """A sync has returned after this long, as the ledger task felt it."""
 
     def disk(self, use: DiskUse) -> None:
-        """The journal takes so much now: when it was opened, and after every sync."""
+        """The journal takes so much now: after every sync, and every few seconds."""
 
     def open_reservations(self, n: int) -> None:
         """So many reservations are open now, ghosts included."""
@@ -49,8 +48,8 @@ class LedgerObserver(Protocol):
     def unresolved(self, tokens: int) -> None:
         """So many tokens are reserved by ghosts now."""
 
-    def settled(self, scopes: tuple[Scope, ...], charge: Charge) -> None:
-        """A reservation on these scopes was closed with this charge."""
+    def ghost_charged(self, scopes: tuple[Scope, ...], tokens: int) -> None:
+        """A dead process's reservation on these scopes was charged in full: so many tokens."""
 
 
 class _Batch:
@@ -65,12 +64,13 @@ class _Batch:
 class _Flight:
     """A sync under way, and who waits for it."""
 
-    def __init__(self, waiting: list[AnyCall]) -> None:
+    def __init__(self, waiting: list[AnyCall], now: float) -> None:
         self.waiting = waiting
-        self.started = trio.current_time()
-        self.landed = trio.Event()
+        self.started = now
+        self.has_landed = False
         self.error: BaseException | None = None
         self.was_reported = False
+        self.landed: trio.Event | None = None  # made by who waits for it, which is rare
 
 
 class Committer:
@@ -96,7 +96,12 @@ class Committer:
     @property
     def has_landed(self) -> bool:
         """Whether a sync is back and `land` has something to do."""
-        return self._flight is not None and self._flight.landed.is_set()
+        return self._flight is not None and self._flight.has_landed
+
+    @property
+    def syncs_soon(self) -> bool:
+        """Whether what is added later is synced soon enough even if nobody calls until then."""
+        return self._flight is not None or self._sync_by < math.inf
 
     @property
     def is_at_rest(self) -> bool:
@@ -127,16 +132,15 @@ class Committer:
         """So many calls were decided, whether or not anything came of them."""
         self._batch.commands += commands
 
-    def flush(self, *, closing: bool) -> None:
+    def flush(self, now: float, *, closing: bool) -> None:
         """Write what there is, and start a sync if somebody waits for it or it is time.
 
-        With a sync under way nothing is done until it has landed. `closing`: sync whatever is not.
-        Raises `JournalFailed`.
+        With a sync under way nothing is done until it has landed. `now`: Trio's time. `closing`:
+        sync whatever is not. Raises `JournalFailed`.
         """
         if self._flight is not None:
-            self._report_slow(self._flight)
+            self._report_slow(self._flight, now)
             return
-        now = trio.current_time()
         batch = self._batch
         if now >= self._mark_at:
             self._mark()
@@ -149,22 +153,27 @@ class Committer:
             rolls = self._journal.roll_is_due()
         unsynced = self._journal.durable < self._journal.written
         if rolls or batch.waiting or (unsynced and (closing or now >= self._sync_by)):
-            self._take_off(self._journal.prepare_roll() if rolls else self._journal.sync)
+            self._take_off(self._journal.prepare_roll() if rolls else self._journal.sync, now)
+        elif now >= self._sync_by:
+            self._sync_by = math.inf
 
-    def land(self) -> None:
+    def land(self, now: float) -> None:
         """If a sync is back, tell who waited for it. Raises what it raised."""
         flight = self._flight
-        if flight is None or not flight.landed.is_set():
+        if flight is None or not flight.has_landed:
             return
         if flight.error is not None:
             raise flight.error
         self._flight = None
-        now = trio.current_time()
         self._observe.synced(now - flight.started)
+        self._observe.disk(self._journal.disk_use())
         for call in flight.waiting:
             call.deliver()
         if not self._batch.entries:
             self._mark_at = now + MARK_AFTER_SECONDS
+        # There may be settlements that were left since the sync began, and more are to be expected:
+        # having been called back by the clock once, we need not be woken for each.
+        self._sync_by = max(now, flight.started + SYNC_WITHIN_SECONDS)
 
     def abandon(self, reason: str) -> None:
         """Tell everybody who still waits that the ledger is down."""
@@ -174,19 +183,23 @@ class Committer:
 
     async def wait_landed(self) -> None:
         """Wait for a sync that is under way: until then its thread uses the journal."""
-        if self._flight is not None:
+        if self._flight is not None and not self._flight.has_landed:
+            self._flight.landed = trio.Event()
             await self._flight.landed.wait()
 
-    def _take_off(self, work: Callable[[], None]) -> None:
-        self._flight = _Flight(self._batch.waiting)
+    def _take_off(self, work: Callable[[], None], now: float) -> None:
+        self._flight = _Flight(self._batch.waiting, now)
         self._batch.waiting = []
         self._sync_by = self._mark_at = math.inf
         self._syncer.submit(work, self._on_landed)
 
     def _on_landed(self, error: BaseException | None) -> None:
-        assert self._flight is not None, "nobody started this sync"
-        self._flight.error = error
-        self._flight.landed.set()
+        flight = self._flight
+        assert flight is not None, "nobody started this sync"
+        flight.error = error
+        flight.has_landed = True
+        if flight.landed is not None:
+            flight.landed.set()
         self._wake()
 
     def _mark(self) -> None:
@@ -196,13 +209,13 @@ class Committer:
         self._batch.entries += entries
         self._mark_at = math.inf
 
-    def _report_slow(self, flight: _Flight) -> None:
-        if flight.was_reported or trio.current_time() < flight.started + SLOW_SYNC_SECONDS:
+    def _report_slow(self, flight: _Flight, now: float) -> None:
+        if flight.was_reported or now < flight.started + SLOW_SYNC_SECONDS:
             return
         flight.was_reported = True
         _log.warning(
             "event=ledger_slow_sync waiting_seconds=%.1f calls=%d action=%r",
-            trio.current_time() - flight.started,
+            now - flight.started,
             len(flight.waiting),
             "look at the load and the health of the ledger's disk",
         )

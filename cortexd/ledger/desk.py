@@ -1,19 +1,18 @@
 """Where everybody else meets the ledger: reserve before work is sent out, settle when it is over.
 
-It owns no books: it asks the ledger task over a channel of capacity 0, so that a call is either
-still the caller's or already the ledger's, and no reservation is ever granted to nobody.
+It owns no books: it asks the ledger task by way of its inbox, where a call is either still the
+caller's or already the ledger's, so that no reservation is ever granted to nobody.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.ledger.calls import (
-    AnyCall,
     Call,
     Held,
     LearnCall,
@@ -26,6 +25,7 @@ from cortexd.ledger.calls import (
 )
 from cortexd.ledger.charging import Charge, charge
 from cortexd.ledger.entries import Refused, ReservationId, Scope, Standing, Totals
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Condition
 
 if TYPE_CHECKING:
@@ -40,28 +40,25 @@ learning are not counted: they are few, and settling has to come through."""
 
 Answer = TypeVar("Answer")
 
-_CLOSED = "the ledger is closed"
-
 
 class Desk:
     """The ledger as the rest of the daemon sees it. Every async method checkpoints.
 
-    `send` is the desk's own end of the ledger task's channel (capacity 0); closing the last one
-    ends that task. `template_tokens` reads what the ledger has learned, as
-    `Accounts.template_tokens` does; `condition` is `Journal.condition`, `clock_skew_ms` the skew of
-    its clock.
+    `inbox` is the ledger task's; closing it ends that task. `template_tokens` reads what the ledger
+    has learned, as `Accounts.template_tokens` does; `condition` is `Journal.condition`,
+    `clock_skew_ms` the skew of its clock.
     """
 
     def __init__(
         self,
-        send: trio.MemorySendChannel[AnyCall],
+        inbox: Inbox,
         template_tokens: Callable[[str], int],
         condition: Callable[[], Condition] = lambda: "ok",
         clock_skew_ms: Callable[[], int] = lambda: 0,
         *,
         calls_max: int = CALLS_MAX,
     ) -> None:
-        self._send = send
+        self._inbox = inbox
         self._template_tokens = template_tokens
         self._condition = condition
         self._clock_skew_ms = clock_skew_ms
@@ -96,17 +93,13 @@ class Desk:
         leaves nothing behind; one that comes later is felt at the first checkpoint inside the
         reservation, which then gives it back.
         """
-        call = ReserveCall(
-            scopes,
-            bound.total,
-            request_id,
-            least=None if least is None else least.total,
-            step=bound.choices,
+        least_tokens = None if least is None else least.total
+        held = await self._ask(
+            ReserveCall(scopes, bound.total, request_id, least=least_tokens, step=bound.choices)
         )
-        held = await self._ask(call)
         if isinstance(held, Refused):
             return held
-        return Reservation(self._settle, held, _afforded(bound, held.tokens))
+        return Reservation(self._inbox, held, _afforded(bound, held.tokens))
 
     async def standings(self, scopes: tuple[Scope, ...]) -> tuple[Standing, ...]:
         """How the caps on these scopes stand now; scopes without a cap are left out.
@@ -132,46 +125,26 @@ class Desk:
         Silent when the ledger is down: it only makes later bounds better.
         """
         call = LearnCall(model, tokens)
+        await trio.lowlevel.checkpoint_if_cancelled()
         with contextlib.suppress(LedgerDown):
-            await self._hand_over(call)
-            await call.answered()
+            self._inbox.put(call)
+            await call.answered(self._inbox.take_back)
 
     async def aclose(self) -> None:
         """No more calls. Reservations that are still open stay so, and are charged at recovery."""
-        await self._send.aclose()
-
-    async def _settle(self, reservation_id: ReservationId, cost: Charge) -> None:
-        call = SettleCall(reservation_id, cost)
-        try:
-            self._send.send_nowait(call)
-        except trio.WouldBlock:
-            # Shielded, as a settlement that is never told leaves the reservation open. Short, as
-            # the ledger task takes calls even while it waits for the disk.
-            with trio.CancelScope(shield=True):
-                await self._hand_over(call)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise LedgerDown(_CLOSED) from None
-        await call.answered()
-
-    def _count_in(self) -> None:
-        """Take a place among the calls that wait; to be given back however the call ends."""
-        if self._calls >= self._calls_max:
-            raise LedgerBusy("the ledger is busy: too many calls are waiting for it")
-        self._calls += 1
+        self._inbox.close()
+        await trio.lowlevel.checkpoint()
 
     async def _ask(self, call: Call[Answer]) -> Answer:
-        self._count_in()
+        if self._calls >= self._calls_max:
+            raise LedgerBusy("the ledger is busy: too many calls are waiting for it")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._inbox.put(call)
+        self._calls += 1
         try:
-            await self._hand_over(cast("AnyCall", call))
-            return await call.answered()
+            return await call.answered(self._inbox.take_back)
         finally:
             self._calls -= 1
-
-    async def _hand_over(self, call: AnyCall) -> None:
-        try:
-            await self._send.send(call)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise LedgerDown(_CLOSED) from None
 
 
 class Reservation:
@@ -182,18 +155,13 @@ class Reservation:
     soon as it is known; left None after a dispatch, the whole bound is charged).
 
     `standings`: how all caps on the scopes stand, with this reservation counted. `would_refuse`:
-    what a shadow cap would have answered. `charge`: None until
-    this is left; and it stays None when the ledger could not take the settlement: the reservation
-    is then charged in full when the ledger is opened again.
+    what a shadow cap would have answered. `charge`: None until this is left; and it stays None when
+    the ledger was down by then: the reservation is charged in full when it is opened again.
     """
 
-    def __init__(
-        self,
-        settle: Callable[[ReservationId, Charge], Awaitable[None]],
-        held: Held,
-        bound: Bound,
-    ) -> None:
-        self._settle = settle
+    def __init__(self, inbox: Inbox | None, held: Held, bound: Bound) -> None:
+        """`inbox` None: no ledger knows of it, its charge is only told and counted."""
+        self._inbox = inbox
         self._reservation_id = held.reservation_id
         self.bound = bound
         self.standings = held.standings
@@ -212,25 +180,45 @@ class Reservation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Settle or release: applied to the standings when this returns, durable soon after.
-
-        Shielded; raises nothing of its own, a dead ledger included.
+        """`settle`, and wait where it says so. Cannot be cancelled; raises nothing of its own, a
+        dead ledger included; no checkpoint but for that wait.
         """
+        overrun = self.settle()
+        if overrun is not None:
+            await overrun
+
+    def settle(self) -> Coroutine[Any, Any, None] | None:
+        """Settle or release, for those who leave otherwise than by `async with`.
+
+        Done when this returns, which it does at once: the ledger counts it before anything that it
+        is asked later, and has it on disk soon after. Where more is charged than was reserved, what
+        is returned must be awaited before anybody is told: then it is on disk. That wait is short
+        and cannot be cancelled. A second time it changes nothing.
+        """
+        if self.charge is not None:
+            return None
         cost = charge(self.bound, self.ending, dispatched=self.dispatched)
-        try:
-            await self._settle(self._reservation_id, cost)
-        except LedgerDown:
-            return
+        if self._inbox is not None:
+            call = SettleCall(self._reservation_id, cost)
+            try:
+                if cost.overrun:
+                    self._inbox.put(call)
+                    return self._durable(call)
+                self._inbox.leave(call)
+            except LedgerDown:
+                return None
         self.charge = cost
+        return None
+
+    async def _durable(self, call: SettleCall) -> None:
+        with contextlib.suppress(LedgerDown):
+            await call.answered()
+            self.charge = call.charge
 
 
 def unjournalled(bound: Bound) -> Reservation:
     """A reservation that no ledger knows of; its charge is only told and counted."""
-
-    async def forget(reservation_id: ReservationId, charge: Charge) -> None:
-        await trio.lowlevel.checkpoint()
-
-    return Reservation(forget, Held(ReservationId(0), (), bound.total, None), bound)
+    return Reservation(None, Held(ReservationId(0), (), bound.total, None), bound)
 
 
 def _afforded(bound: Bound, tokens: int) -> Bound:

@@ -1,11 +1,13 @@
 """The ledger task: takes calls one turn at a time, decides, and answers when it may.
 
-It owns the accounts while it runs; nobody else changes them. Refusals, settlements and questions
-are answered in the turn that takes them; a reservation, and a settlement of more than was reserved,
-when the disk has them (`committing.py`). It knows nothing of requests, neurons or HTTP.
+It owns the accounts while it runs; nobody else changes them. Refusals and questions are answered in
+the turn that takes them; a reservation, and a settlement of more than was reserved, when the disk
+has them (`committing.py`); any other settlement is not waited for, and need not be taken before
+somebody asks. It knows nothing of requests, neurons or HTTP.
 """
 
 import contextlib
+import math
 from typing import assert_never
 
 import trio
@@ -19,9 +21,9 @@ from cortexd.ledger.calls import (
     StandingsCall,
     TotalsCall,
 )
-from cortexd.ledger.charging import Charge
 from cortexd.ledger.committing import Committer, LedgerObserver
 from cortexd.ledger.entries import Entry, Refused, Unknown
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalFailed
 from cortexd.ledger.sync_thread import Syncer, SyncThread
 
@@ -39,26 +41,25 @@ LOOK_AGAIN_SECONDS = 1.0
 
 async def run_ledger(
     journal: Journal,
-    receive: trio.MemoryReceiveChannel[AnyCall],
+    inbox: Inbox,
     observe: LedgerObserver,
     syncer: Syncer | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve calls until no sender is left, then make everything durable and return.
+    """Serve calls until the inbox is closed, then make everything durable and return.
 
     Started as soon as it is called: the journal is open. Shielded from its caller's cancellation,
-    as a settlement that nobody takes any more would be lost; so close the senders (`Desk.aclose`)
+    as a settlement that nobody takes any more would be lost; so close the inbox (`Desk.aclose`)
     to end it. Raises `JournalFailed` when the disk fails, and anything else for a bug, in both
     cases after everybody who waits got a `LedgerDown`. `journal` stays the caller's to close.
 
     `syncer` None: a dedicated thread.
     """
     with trio.CancelScope(shield=True), contextlib.ExitStack() as open_things:
-        open_things.enter_context(receive)
         if syncer is None:
             syncer = open_things.enter_context(SyncThread())
-        ledger = _LedgerTask(journal, receive, observe, syncer)
+        ledger = _LedgerTask(journal, inbox, observe, syncer)
         task_status.started()
         try:
             await ledger.run()
@@ -72,89 +73,89 @@ async def run_ledger(
 
 class _LedgerTask:
     def __init__(
-        self,
-        journal: Journal,
-        receive: trio.MemoryReceiveChannel[AnyCall],
-        observe: LedgerObserver,
-        syncer: Syncer,
+        self, journal: Journal, inbox: Inbox, observe: LedgerObserver, syncer: Syncer
     ) -> None:
         self._journal = journal
-        self._receive = receive
+        self._inbox = inbox
         self._observe = observe
-        self._committer = Committer(journal, syncer, observe, self._wake)
-        self._sleep = trio.CancelScope()
+        self._committer = Committer(journal, syncer, observe, inbox.wake)
         self._calls: list[AnyCall] = []
-        self._is_ending = False
+        self._look_at = -math.inf
         self._has_room = True
 
     async def run(self) -> None:
         self._observe_reservations()
-        self._observe.disk(self._journal.disk_use())
-        while not (self._is_ending and self._committer.is_at_rest):
-            await self._wait()
-            self._committer.land()
+        while not self._is_over:
+            # One alarm for many turns: to set it anew costs more than a turn, so it is only ever
+            # set to an earlier time, and a turn too many is taken when it rings.
+            with trio.CancelScope() as alarm:
+                await self._take_turns(alarm)
+
+    async def _take_turns(self, alarm: trio.CancelScope) -> None:
+        """Take turns until all is over; cancelled by `alarm`, between two of them."""
+        rings_at = math.inf
+        while True:
             self._take_turn()
-            self._committer.flush(closing=self._is_ending)
+            if self._is_over:
+                return
+            wake = min(self._look_at, self._committer.next_wake())
+            if wake < rings_at:
+                rings_at = alarm.deadline = wake
+            if self._inbox.is_empty and not self._committer.has_landed:
+                self._inbox.comes_back_soon = self._committer.syncs_soon
+                await self._inbox.sleep()
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # streams have their turn too
 
     async def give_up(self, reason: str) -> None:
-        """Answer everybody with `LedgerDown`; those whose call was not taken see a closed channel.
+        """Answer everybody with `LedgerDown`.
 
         Waits for a sync under way first: its thread still works on the journal.
         """
-        self._receive.close()
+        self._inbox.refuse(reason)
         for call in self._calls:
             call.fail(reason)
         await self._committer.wait_landed()
         self._committer.abandon(reason)
 
-    async def _wait(self) -> None:
-        """Sleep until there is something to do; take at most one turn's calls."""
-        self._calls = []
-        if not self._committer.has_landed:
-            with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
-                await self._receive_one()
-        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-            while len(self._calls) < CALLS_PER_TURN:
-                self._calls.append(self._receive.receive_nowait())
-
-    async def _receive_one(self) -> None:
-        if self._is_ending:
-            await trio.sleep_forever()  # until a sync is back
-        try:
-            self._calls.append(await self._receive.receive())
-        except trio.EndOfChannel:
-            self._is_ending = True
-
-    def _wake(self) -> None:
-        # A cancelled receive() has taken no call; one that has taken a call is not cancelled.
-        self._sleep.cancel()
-
-    def _next_wake(self) -> float:
-        wake = self._committer.next_wake()
-        deadline_ms = self._journal.accounts.next_deadline()
-        if deadline_ms is not None:
-            wait_ms = max(1, deadline_ms - self._journal.clock.now_ms())
-            wake = min(wake, trio.current_time() + wait_ms / 1000)
-        if self._is_ending:
-            return wake
-        look_seconds = LOOK_FOR_ROOM_SECONDS if self._has_room else LOOK_AGAIN_SECONDS
-        return min(wake, trio.current_time() + look_seconds)
+    @property
+    def _is_over(self) -> bool:
+        inbox = self._inbox
+        return inbox.is_closed and inbox.is_empty and self._committer.is_at_rest
 
     def _take_turn(self) -> None:
-        now_ms = self._journal.clock.now_ms()
-        open_before = self._journal.accounts.open_reservations
+        journal, committer = self._journal, self._committer
+        now, now_ms, civil_ms = (
+            trio.current_time(),
+            journal.clock.now_ms(),
+            journal.clock.civil_ms(),
+        )
+        committer.land(now)
         # The period first: what is charged now belongs to the one that has begun.
-        civil_ms = self._journal.clock.civil_ms()
-        self._journal.accounts.foresee(wall_ahead_ms=civil_ms - now_ms)
-        self._commit(self._journal.accounts.roll(now_ms, civil_ms))
+        journal.accounts.foresee(wall_ahead_ms=civil_ms - now_ms)
+        self._commit(journal.accounts.roll(now_ms, civil_ms))
         self._charge_ghosts(now_ms)
-        self._has_room = self._journal.has_room()
-        self._observe.disk(self._journal.disk_use())
-        self._committer.count(len(self._calls))
+        has_room = journal.has_room()
+        if now >= self._look_at or has_room != self._has_room:
+            self._has_room = has_room
+            self._look_around(now, now_ms)
+        open_before = journal.accounts.open_reservations
+        self._calls = self._inbox.take(CALLS_PER_TURN)
+        committer.count(len(self._calls))
         for call in self._calls:
             self._decide(call, now_ms)
-        if self._journal.accounts.open_reservations != open_before:
-            self._observe_reservations()
+        if journal.accounts.open_reservations != open_before:
+            self._observe.open_reservations(journal.accounts.open_reservations)
+        committer.flush(now, closing=self._inbox.is_closed)
+
+    def _look_around(self, now: float, now_ms: int) -> None:
+        """What has to be done from time to time, whether or not anybody calls."""
+        self._observe.disk(self._journal.disk_use())
+        seconds = LOOK_FOR_ROOM_SECONDS if self._has_room else LOOK_AGAIN_SECONDS
+        deadline_ms = self._journal.accounts.next_deadline()
+        if deadline_ms is not None:
+            seconds = min(seconds, max(1, deadline_ms - now_ms) / 1000)
+        self._look_at = now + seconds
 
     def _decide(self, call: AnyCall, now_ms: int) -> None:
         match call:
@@ -208,7 +209,6 @@ class _LedgerTask:
         else:
             self._commit(entries)
             call.answer(None)
-        self._observe.settled(reply.scopes, call.charge)
 
     def _charge_ghosts(self, now_ms: int) -> None:
         accounts = self._journal.accounts
@@ -218,8 +218,8 @@ class _LedgerTask:
         scopes = {found.reservation_id: found.scopes for found in accounts.reservations()}
         self._commit(closing)
         for entry in closing:
-            cost = Charge(entry.a, prompt_tokens=0, completion_tokens=0, why="crash", overrun=0)
-            self._observe.settled(scopes[entry.i], cost)
+            self._observe.ghost_charged(scopes[entry.i], entry.a)
+        self._observe_reservations()
 
     def _commit(self, entries: tuple[Entry, ...], *, waiting: AnyCall | None = None) -> None:
         for entry in entries:

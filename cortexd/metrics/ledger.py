@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from cortexd.ledger.charging import Charge
 from cortexd.ledger.entries import Scope
 from cortexd.ledger.retention import DiskUse
 from cortexd.metrics.tallies import Tallies
@@ -81,7 +80,6 @@ class LedgerInstruments:
         """So many tokens are reserved now by requests whose end was lost in a crash."""
         self._unresolved = tokens
 
-    def settled(self, scopes: tuple[Scope, ...], charge: Charge) -> None:
-        """A reservation was closed. Requests count their own charge; a lost one is counted here."""
-        if charge.why == "crash":
-            self._unresolved_charges.inc()
+    def ghost_charged(self, scopes: tuple[Scope, ...], tokens: int) -> None:
+        """A reservation whose request's end was lost in a crash was charged in full."""
+        self._unresolved_charges.inc()

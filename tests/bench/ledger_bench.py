@@ -21,10 +21,10 @@ import trio
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.desk import Desk, Reservation
 from cortexd.ledger.entries import Cap, account_scope, key_scope
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal
 from cortexd.ledger.recovery import replay
 from cortexd.ledger.sync_thread import Done, Syncer, SyncThread, Work
@@ -108,11 +108,11 @@ async def measure(
     caps.append(Cap(account_scope("acme"), 10**15))
     journal = Journal.open(directory, caps)
     count, latencies = Count(), list[float]()
-    send, receive = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     with slow() as syncer:
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_ledger, journal, receive, count, syncer)
-            desk = Desk(send, journal.accounts.template_tokens)
+            await nursery.start(run_ledger, journal, inbox, count, syncer)
+            desk = Desk(inbox, journal.accounts.template_tokens)
             cpu, started = time.process_time(), time.perf_counter()
             async with trio.open_nursery() as clients:
                 for caller in range(callers):

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import Desk
 from cortexd.ledger.disk import DirectoryDisk
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
 from tests.bench import books
@@ -101,10 +101,10 @@ async def _feel(where: Path, segment_ms_max: int, seconds: float) -> _Felt:
     journal = _open(where, segment_ms_max)
     before = journal.disk_use().segments
     latencies: list[float] = []
-    send, receive = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_ledger, journal, receive, Count())
-        desk = Desk(send, journal.accounts.template_tokens)
+        await nursery.start(run_ledger, journal, inbox, Count())
+        desk = Desk(inbox, journal.accounts.template_tokens)
         until = time.perf_counter() + seconds
         async with aclosing(desk), trio.open_nursery() as clients:
             for caller in range(_CALLERS):

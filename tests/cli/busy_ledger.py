@@ -8,12 +8,12 @@ import sys
 
 import trio
 
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import Desk
 from cortexd.ledger.disk import DirectoryDisk
 from cortexd.ledger.entries import Cap
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
 from tests.ledger.spending_child import TASKS, spend
@@ -26,10 +26,10 @@ SEGMENT_BYTES_MAX = 40_000
 async def main(directory: str) -> None:
     settings = JournalSettings(segment_bytes_max=SEGMENT_BYTES_MAX)
     journal = Journal.recover(DirectoryDisk.open(directory), CAPS, system_time(), settings)
-    send, receive = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_ledger, journal, receive, Count())
-        desk = Desk(send, journal.accounts.template_tokens)
+        await nursery.start(run_ledger, journal, inbox, Count())
+        desk = Desk(inbox, journal.accounts.template_tokens)
         for task in range(TASKS):
             nursery.start_soon(spend, desk, 1, task)
 

@@ -12,10 +12,10 @@ import sys
 
 import trio
 
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import Desk, Reservation
 from cortexd.ledger.disk import DirectoryDisk
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
 from tests.ledger.workbench import KILLED_CAPS, SCOPES, Count, bound, completed
@@ -47,10 +47,10 @@ async def spend(desk: Desk, life: int, task: int) -> None:
 async def main(directory: str, life: int) -> None:
     small = JournalSettings(segment_bytes_max=40_000)
     journal = Journal.recover(DirectoryDisk.open(directory), KILLED_CAPS, system_time(), small)
-    send, receive = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_ledger, journal, receive, Count())
-        desk = Desk(send, journal.accounts.template_tokens)
+        await nursery.start(run_ledger, journal, inbox, Count())
+        desk = Desk(inbox, journal.accounts.template_tokens)
         for task in range(TASKS):
             nursery.start_soon(spend, desk, life, task)
 

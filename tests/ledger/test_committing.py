@@ -97,16 +97,21 @@ async def test_many_reservations_at_once_share_a_few_syncs() -> None:
 async def test_a_settlement_nobody_waits_for_is_synced_soon(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Whether the ledger has just been at work or has been asleep for long."""
     disk = SimulatedDisk()
-    journal = open_journal(disk)
-    async with running(journal, InlineSyncer()) as desk:
-        async with await granted(desk):
-            pass
-        assert journal.durable < journal.written
-        await pass_time(0.049)
-        assert journal.durable < journal.written
-        await pass_time(0.002)
-        assert journal.durable == journal.written
+
+    def survive_a_power_loss() -> int:
+        return open_journal(disk.after_power_loss("nothing", seed=1)).accounts.open_reservations
+
+    async with running(open_journal(disk), InlineSyncer()) as desk:
+        for idle_seconds in (0, 0.03, 0.06, 100):
+            async with await granted(desk):
+                await pass_time(idle_seconds)
+                syncs = disk.log.count("sync")
+            assert disk.log.count("sync") == syncs
+            assert survive_a_power_loss() == 1
+            await pass_time(0.051)
+            assert survive_a_power_loss() == 0
 
 
 async def test_an_idle_ledger_marks_its_watermark_once_and_then_sleeps(

@@ -2,16 +2,18 @@
 
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from cortexd.ledger.calls import AnyCall, LedgerDown
+from cortexd.ledger.calls import LedgerDown
 from cortexd.ledger.cap_windows import rolling
 from cortexd.ledger.desk import Desk
-from cortexd.ledger.entries import Cap, Refused
+from cortexd.ledger.entries import Cap, CloseEntry, Refused
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalFailed
 from cortexd.ledger.sync_thread import Syncer
 from cortexd.ledger.task import LOOK_AGAIN_SECONDS, LOOK_FOR_ROOM_SECONDS, run_ledger
@@ -30,8 +32,10 @@ from tests.ledger.workbench import (
     bound,
     completed,
     granted,
+    newest,
     open_journal,
     pass_time,
+    read_segment,
     running,
     settings,
     standing_of,
@@ -64,8 +68,10 @@ async def test_a_ghost_is_charged_in_full_when_its_grace_is_over(
         assert (count.open, count.unresolved_tokens) == (0, 0)
         (standing,) = await desk.standings((KEY,))
         assert (standing.spent, standing.reserved) == (70, 0)
-    ((scopes, charge),) = count.charges
-    assert (scopes, charge.tokens, charge.why) == (SCOPES, 70, "crash")
+    assert count.ghosts == [(SCOPES, 70)]
+    assert [(e.a, e.y) for _, e in read_segment(newest(disk))[2] if isinstance(e, CloseEntry)] == [
+        (70, "crash")
+    ]
     assert journal.durable == journal.written
 
 
@@ -100,10 +106,10 @@ async def test_the_end_answers_calls_that_were_taken_before_it() -> None:
 
 async def test_cancelling_the_daemon_does_not_end_the_ledger_before_its_senders() -> None:
     journal = open_journal(SimulatedDisk())
-    send, receive = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(send, journal.accounts.template_tokens)
+    inbox = Inbox()
+    desk = Desk(inbox, journal.accounts.template_tokens)
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_ledger, journal, receive, Count(), InlineSyncer())
+        await nursery.start(run_ledger, journal, inbox, Count(), InlineSyncer())
         async with await granted(desk) as reservation:
             nursery.cancel_scope.cancel()
             reservation.dispatched = True
@@ -136,11 +142,11 @@ async def test_a_failing_disk_answers_everybody_and_ends_the_task(kind: str) -> 
 async def test_after_a_failure_the_desk_says_so_and_leaving_a_reservation_raises_nothing() -> None:
     disk = SimulatedDisk()
     journal = open_journal(disk)
-    send, receive = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(send, journal.accounts.template_tokens)
+    inbox = Inbox()
+    desk = Desk(inbox, journal.accounts.template_tokens)
     with pytest.RaisesGroup(JournalFailed, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_ledger, journal, receive, Count(), InlineSyncer())
+            await nursery.start(run_ledger, journal, inbox, Count(), InlineSyncer())
             reservation = await granted(desk)
             disk.faults = {disk.operations + 1: "EIO"}
             with pytest.raises(LedgerDown):
@@ -172,13 +178,13 @@ async def test_a_bug_in_the_ledger_answers_everybody_too() -> None:
 async def test_the_task_does_not_end_while_the_sync_thread_uses_the_journal() -> None:
     """Its caller closes the files next; their numbers would then belong to somebody else."""
     journal, syncer, collected = open_journal(SimulatedDisk()), HeldSyncer(), Collected()
-    send, receive = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(send, journal.accounts.template_tokens)
+    inbox = Inbox()
+    desk = Desk(inbox, journal.accounts.template_tokens)
     ended = trio.Event()
 
     async def run_until_it_breaks() -> None:
         with pytest.raises(ValueError, match="scopes"):
-            await run_ledger(journal, receive, Count(), syncer)
+            await run_ledger(journal, inbox, Count(), syncer)
         ended.set()
 
     async with trio.open_nursery() as nursery:
@@ -330,17 +336,22 @@ async def test_a_client_cancelled_after_any_number_of_scheduler_steps_leaves_not
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             scope.cancel()
+        assert (await desk.totals(KEY)).reserved == 0
         assert journal.accounts.open_reservations == 0
 
 
 async def test_a_client_whose_call_was_not_taken_yet_is_cancelled_at_once() -> None:
-    send, receive = trio.open_memory_channel[AnyCall](0)
-    desk = Desk(send, lambda model: 0)
+    inbox = Inbox()
+    desk = Desk(inbox, lambda model: 0)
     with trio.move_on_after(0) as scope:
         await desk.reserve(SCOPES, bound(1), request_id="r")
     assert scope.cancelled_caught
-    with pytest.raises(trio.WouldBlock):
-        receive.receive_nowait()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(desk.reserve, SCOPES, bound(1), request_id="r"))
+        await wait_all_tasks_blocked()
+        assert not inbox.is_empty
+        nursery.cancel_scope.cancel()
+    assert inbox.is_empty
 
 
 @pytest.mark.parametrize("syncer", [None, InlineSyncer()])

@@ -9,9 +9,7 @@ import trio
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
 from cortexd.ledger.accounts import Accounts
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.cap_windows import rolling
-from cortexd.ledger.charging import Charge
 from cortexd.ledger.clock import TimeSources
 from cortexd.ledger.desk import CALLS_MAX, Desk, LedgerDown, Reservation
 from cortexd.ledger.entries import (
@@ -25,6 +23,7 @@ from cortexd.ledger.entries import (
     account_scope,
     key_scope,
 )
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.records import entry_of, header_of, place_of, proven, snapshot_of
 from cortexd.ledger.retention import DiskUse, Retention
@@ -131,7 +130,7 @@ class Count:
         self.use: DiskUse | None = None
         self.open = 0
         self.unresolved_tokens = 0
-        self.charges: list[tuple[tuple[Scope, ...], Charge]] = []
+        self.ghosts: list[tuple[tuple[Scope, ...], int]] = []
 
     def batch(self, commands: int, records: int) -> None:
         self.commands += commands
@@ -149,8 +148,8 @@ class Count:
     def unresolved(self, tokens: int) -> None:
         self.unresolved_tokens = tokens
 
-    def settled(self, scopes: tuple[Scope, ...], charge: Charge) -> None:
-        self.charges.append((scopes, charge))
+    def ghost_charged(self, scopes: tuple[Scope, ...], tokens: int) -> None:
+        self.ghosts.append((scopes, tokens))
 
 
 class InlineSyncer:
@@ -235,10 +234,10 @@ async def running(
     calls_max: int = CALLS_MAX,
 ) -> AsyncIterator[Desk]:
     """A desk before a running ledger task; closed, and the task ended, at the end."""
-    send, receive = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_ledger, journal, receive, count or Count(), syncer)
-        desk = Desk(send, journal.accounts.template_tokens, calls_max=calls_max)
+        await nursery.start(run_ledger, journal, inbox, count or Count(), syncer)
+        desk = Desk(inbox, journal.accounts.template_tokens, calls_max=calls_max)
         try:
             yield desk
         finally:

@@ -6,6 +6,7 @@ from tests.mutants.layers import (
     DESK,
     FOUND,
     FOUND_IN_CORE,
+    INBOX,
     PIPELINE,
     SYNC_THREAD,
     TASK,
@@ -19,8 +20,8 @@ MUTANTS = (
         TASKS,
         (
             "who is cancelled while the ledger decides never hears of the grant",
-            "return trio.lowlevel.Abort.FAILED",
-            "return trio.lowlevel.Abort.SUCCEEDED",
+            "trio.lowlevel.Abort.SUCCEEDED if may_go else trio.lowlevel.Abort.FAILED",
+            "trio.lowlevel.Abort.SUCCEEDED",
         ),
     ),
     *of_file(
@@ -41,14 +42,9 @@ MUTANTS = (
         "cortexd/ledger/desk.py",
         TASKS,
         (
-            "a settlement is cancelled with its request",
-            "with trio.CancelScope(shield=True):",
-            "with trio.CancelScope():",
-        ),
-        (
             "leaving a reservation settles nothing",
-            "            await self._settle(self._reservation_id, cost)",
-            "            await trio.lowlevel.checkpoint()",
+            "                self._inbox.leave(call)",
+            "                pass",
         ),
         (
             "whoever is cancelled after the grant releases everything",
@@ -87,8 +83,27 @@ MUTANTS = (
         ),
         (
             "a ledger that is down makes leaving a reservation fail",
-            "        except LedgerDown:\n            return\n        self.charge = cost",
-            "        except LedgerDown:\n            raise\n        self.charge = cost",
+            "            except LedgerDown:\n                return None",
+            "            except LedgerDown:\n                raise",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/desk.py",
+        (INBOX, COMMITTING),
+        (
+            "a reservation that is left twice is charged twice, it says",
+            "        if self.charge is not None:\n            return None\n",
+            "",
+        ),
+        (
+            "an overrun is told before anybody knows that the disk has it",
+            "                if cost.overrun:",
+            "                if False:",
+        ),
+        (
+            "an overrun that was lost is told",
+            "            await call.answered()\n            self.charge = call.charge",
+            "            self.charge = call.charge\n            await call.answered()",
         ),
     ),
     *of_file(
@@ -110,8 +125,8 @@ MUTANTS = (
         ),
         (
             "the ledger ends with entries that are not durable",
-            "while not (self._is_ending and self._committer.is_at_rest):",
-            "while not self._is_ending:",
+            "return inbox.is_closed and inbox.is_empty and self._committer.is_at_rest",
+            "return inbox.is_closed and inbox.is_empty",
         ),
     ),
     *of_file(
@@ -129,9 +144,8 @@ MUTANTS = (
         ),
         (
             "a civil period begins after the charges of the turn that begins it",
-            "        self._commit(self._journal.accounts.roll(",
-            "        self._charge_ghosts(now_ms)\n"
-            "        self._commit(self._journal.accounts.roll(",
+            "        self._commit(journal.accounts.roll(",
+            "        self._charge_ghosts(now_ms)\n        self._commit(journal.accounts.roll(",
         ),
         (
             "ghosts are never charged",
@@ -150,13 +164,13 @@ MUTANTS = (
         ),
         (
             "a turn takes every call there is",
-            "while len(self._calls) < CALLS_PER_TURN:",
-            "while True:",
+            "self._inbox.take(CALLS_PER_TURN)",
+            "self._inbox.take(10**9)",
         ),
         (
             "civil periods never begin while the daemon runs",
-            "        self._commit(self._journal.accounts.roll(",
-            "        tuple(self._journal.accounts.roll(",
+            "        self._commit(journal.accounts.roll(",
+            "        tuple(journal.accounts.roll(",
         ),
         (
             "calls that were taken when the ledger fails are never answered",
@@ -169,10 +183,11 @@ MUTANTS = (
         (TASKS, TASK),
         (
             "answers go out when the sync begins",
-            "        self._flight = _Flight(self._batch.waiting)\n        self._batch.waiting = []",
+            "        self._flight = _Flight(self._batch.waiting, now)\n"
+            "        self._batch.waiting = []",
             "        for call in self._batch.waiting:\n"
             "            call.deliver()\n"
-            "        self._flight = _Flight([])\n        self._batch.waiting = []",
+            "        self._flight = _Flight([], now)\n        self._batch.waiting = []",
         ),
         (
             "a sync that failed is taken for one that did not",
@@ -210,14 +225,74 @@ MUTANTS = (
         ),
         (
             "two syncs are under way at once",
-            "        if self._flight is not None:\n            self._report_slow(self._flight)\n"
+            "        if self._flight is not None:\n"
+            "            self._report_slow(self._flight, now)\n"
             "            return\n",
-            "        if self._flight is not None:\n            self._report_slow(self._flight)\n",
+            "        if self._flight is not None:\n"
+            "            self._report_slow(self._flight, now)\n",
         ),
         (
             "a slow sync is never reported",
             "        flight.was_reported = True\n",
             "        flight.was_reported = True\n        return\n",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/committing.py",
+        (COMMITTING, INBOX),
+        (
+            "who sleeps says that it comes back",
+            "return self._flight is not None or self._sync_by < math.inf",
+            "return True",
+        ),
+        (
+            "what was left during a sync waits for longer than it may",
+            "self._sync_by = max(now, flight.started + SYNC_WITHIN_SECONDS)",
+            "self._sync_by = now + SYNC_WITHIN_SECONDS",
+        ),
+    ),
+    *of_file(
+        "cortexd/ledger/inbox.py",
+        (TASK, INBOX, COMMITTING, FOUND),
+        (
+            "a call that the ledger has taken is taken back",
+            "        except ValueError:\n            return False",
+            "        except ValueError:\n            return True",
+        ),
+        (
+            "a call that nobody has taken is not taken back",
+            "        return True",
+            "        return False",
+        ),
+        (
+            "a settlement wakes nobody",
+            "        if not self.comes_back_soon:",
+            "        if False:",
+        ),
+        (
+            "what is asked of a ledger that is down waits for ever",
+            'nobody takes it."""\n        if self.is_closed:',
+            'nobody takes it."""\n        if False:',
+        ),
+        (
+            "calls beyond those of one turn are forgotten",
+            "taken[:at_most], taken[at_most:]",
+            "taken[:at_most], []",
+        ),
+        (
+            "the youngest calls are taken first",
+            "taken[:at_most], taken[at_most:]",
+            "taken[-at_most:], taken[:-at_most]",
+        ),
+        (
+            "calls that wait when the ledger fails are never answered",
+            "        for call in self._calls:\n            call.fail(reason)\n",
+            "",
+        ),
+        (
+            "closing does not wake who sleeps",
+            "        self.is_closed = True\n        self.wake()\n",
+            "        self.is_closed = True\n",
         ),
     ),
     *of_file(

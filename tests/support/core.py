@@ -39,11 +39,11 @@ from cortexd.gateway.hang_ups import watched_by_a_task
 from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
 from cortexd.gateway.settings import Settings
-from cortexd.ledger.calls import AnyCall
 from cortexd.ledger.clock import system_time
 from cortexd.ledger.desk import CALLS_MAX, Desk
 from cortexd.ledger.disk import DirectoryDisk
 from cortexd.ledger.entries import Standing, key_scope
+from cortexd.ledger.inbox import Inbox
 from cortexd.ledger.journal import Journal, JournalSettings
 from cortexd.ledger.task import run_ledger
 from cortexd.metrics.instruments import Metrics
@@ -231,9 +231,9 @@ async def core(
     disk = DirectoryDisk.open(str(directory / "ledger"))
     wanted = JournalSettings(room_bytes_min=room_bytes_min)
     journal = Journal.recover(disk, caps_of(entitlements), system_time(), wanted)
-    calls, taken = trio.open_memory_channel[AnyCall](0)
+    inbox = Inbox()
     desk = Desk(
-        calls,
+        inbox,
         journal.accounts.template_tokens,
         lambda: journal.condition,
         calls_max=calls_max,
@@ -251,7 +251,7 @@ async def core(
         contextlib.aclosing(Pool(deadlines, connect_seconds=5)) as pool,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(run_ledger, journal, taken, Metrics(lambda: 0).ledger)
+        await nursery.start(run_ledger, journal, inbox, Metrics(lambda: 0).ledger)
         await nursery.start(traffic.run, pool)
         for neuron in fleet:
             await nursery.start(run_poller, neuron, board, pool, config.polling)
