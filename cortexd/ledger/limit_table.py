@@ -229,7 +229,6 @@ class LimitTable:
         on_scope = self._by_scope.setdefault(limit.scope, [])
         on_scope.append(limit)
         on_scope.sort(key=lambda each: each.limit_id)
-        self._by_scopes.clear()
         if isinstance(limit.window, Calendar):
             self._calendars.append((limit, limit.window))
             self._same_periods = None

@@ -59,10 +59,10 @@ async def test_a_ghost_is_charged_in_full_when_its_grace_is_over(
     disk, count = SimulatedDisk(), Count()
     async with running(open_journal(disk, times=trio_clock()), InlineSyncer()) as desk:
         await granted(desk, 70)
-    journal = open_journal(disk, times=trio_clock(), chosen=settings(grace_ms=5_000))
+    journal = open_journal(disk, times=trio_clock(), chosen=settings(grace_ms=3_000))
     async with running(journal, InlineSyncer(), count) as desk:
         assert (count.open, count.unresolved_tokens) == (1, 70)
-        await pass_time(4.9)
+        await pass_time(2.9)
         assert (await desk.standings((KEY,)))[0].reserved == 70
         await pass_time(0.2)
         assert (count.open, count.unresolved_tokens) == (0, 0)
