@@ -44,9 +44,14 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Call(Generic[Answer]):
-    """One question to the ledger task and the way back to the one task that asked."""
+    """One question to the ledger task and the way back to the one task that asked.
+
+    `is_taken` and `was_taken_back` are the inbox's: whose it is.
+    """
 
     # Defaults in the class: one call in a hundred needs all four, and each request makes two calls.
+    is_taken = False
+    was_taken_back = False
     _is_answered = False
     _waiter: trio.lowlevel.Task | None = None
     _answer: Answer | None = None

@@ -256,8 +256,23 @@ MUTANTS = (
         (TASK, INBOX, COMMITTING, FOUND),
         (
             "a call that the ledger has taken is taken back",
-            "        except ValueError:\n            return False",
-            "        except ValueError:\n            return True",
+            "        if call.is_taken:\n            return False",
+            "        if call.is_taken:\n            return True",
+        ),
+        (
+            "a call that was taken back is taken all the same",
+            " if not call.was_taken_back]",
+            "]",
+        ),
+        (
+            "what was asked is decided before what was settled earlier",
+            "[*self._left, call]",
+            "[call, *self._left]",
+        ),
+        (
+            "a settlement in no letter is never taken",
+            "        if not self._letters:\n            taken",
+            "        if False:\n            taken",
         ),
         (
             "a call that nobody has taken is not taken back",
@@ -276,23 +291,23 @@ MUTANTS = (
         ),
         (
             "calls beyond those of one turn are forgotten",
-            "taken[:at_most], taken[at_most:]",
-            "taken[:at_most], []",
+            "            self._letters -= 1\n",
+            "            self._letters = 0\n",
         ),
         (
             "the youngest calls are taken first",
-            "taken[:at_most], taken[at_most:]",
-            "taken[-at_most:], taken[:-at_most]",
+            "            taken += self._receive.receive_nowait()",
+            "            taken[:0] = self._receive.receive_nowait()",
         ),
         (
             "calls that wait when the ledger fails are never answered",
-            "        for call in self._calls:\n            call.fail(reason)\n",
+            "        for call in self.take(math.inf):\n            call.fail(reason)\n",
             "",
         ),
         (
             "closing does not wake who sleeps",
-            "        self.is_closed = True\n        self.wake()\n",
-            "        self.is_closed = True\n",
+            "        self._send.close()\n        self.wake()\n",
+            "        self._send.close()\n",
         ),
     ),
     *of_file(
