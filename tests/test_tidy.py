@@ -59,6 +59,7 @@ IO_MODULES = {
     "cortexd/ledger/task.py",
     "cortexd/ledger/desk.py",
     "cortexd/fleet/pool.py",
+    "cortexd/fleet/pump.py",
     "cortexd/fleet/link.py",
     "cortexd/fleet/neuron.py",
     "cortexd/fleet/engines/controls.py",
@@ -100,6 +101,8 @@ BROAD_EXCEPT = {
     "cortexd/gateway/pipeline.py": 1,
     # A heartbeat is written by a task of all streams: what it raises ends its own stream alone.
     "cortexd/gateway/heartbeats.py": 1,
+    # A piece is passed on by a task of all streams: what that raises is raised in its own task.
+    "cortexd/fleet/pump.py": 1,
     # What one client's connection does must not end the daemon: counted and logged.
     "cortexd/daemon/http_server.py": 1,
     # The end of the process: logged once, exit code 1.

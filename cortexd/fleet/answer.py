@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from cortexd.deadlines import Deadlines
 
+_IN_A_ROW_MAX = 16
+
 Clock = Literal["first_byte", "between_bytes"]
 
 
@@ -47,7 +49,15 @@ class NeuronSilent(Exception):
 class Answer:
     """A neuron's answer, first its head. Leave it with `aclose`, or better use `async with`."""
 
-    __slots__ = ("_between_bytes_seconds", "_deadlines", "_is_silent", "_keep", "_link", "_reader")
+    __slots__ = (
+        "_deadlines",
+        "_in_a_row",
+        "_is_silent",
+        "_keep",
+        "_link",
+        "_reader",
+        "between_bytes_seconds",
+    )
 
     def __init__(
         self,
@@ -63,8 +73,9 @@ class Answer:
         self._reader = AnswerReader(head_only=head_only)
         self._keep = keep
         self._deadlines = deadlines
-        self._between_bytes_seconds = between_bytes_seconds
         self._is_silent = False
+        self._in_a_row = 0
+        self.between_bytes_seconds = between_bytes_seconds
 
     @property
     def status(self) -> int:
@@ -75,6 +86,14 @@ class Answer:
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Names in lower case, in the order they came."""
         return self._reader.headers
+
+    @property
+    def descriptor(self) -> int | None:
+        """Where the kernel can tell of bytes by itself; None once there is nothing to wait for, and
+        where one has to read to know.
+        """
+        link = self._link
+        return None if link is None or self._reader.failure is not None else link.descriptor
 
     async def receive_head(self, seconds: float) -> None:
         """Read until the head is complete.
@@ -113,37 +132,55 @@ class Answer:
         failure is given first. Checkpoints when it has to wait and at least every seventeenth time;
         a cancel closes the connection.
         """
+        others_wait = self._in_a_row >= _IN_A_ROW_MAX and self.descriptor is not None
+        body = None if others_wait else self.read_now()
+        self._in_a_row += 1
+        while body is None:
+            self._in_a_row = 0
+            await self._wait()
+            body = self.read_now()
+        return body
+
+    def read_now(self) -> bytes | None:
+        """The same where it has come already; None when one has to wait. Does not checkpoint."""
         reader = self._reader
-        while True:
-            body = reader.take()
-            if body:
-                return body
+        while not (body := reader.take()):
             if reader.complete:
                 self.close()
                 return b""
-            if reader.failure is not None or self._link is None:
+            link = self._link
+            if reader.failure is not None or link is None:
                 self.close()
                 raise NeuronBroke(reader.failure or "the answer was left before its end")
             try:
-                await self._receive(self._link)
-            except BaseException:
+                data = link.receive_now()
+            except LinkBroken as broken:
                 self.close()
-                raise
-
-    async def _receive(self, link: Link) -> None:
-        try:
-            data = link.receive_now()
+                raise self._why(broken, "between_bytes") from broken
             if data is None:
-                self._deadlines.start(self, self._between_bytes_seconds)
-                try:
-                    data = await link.receive()
-                finally:
-                    self._deadlines.stop(self)
-        except LinkBroken as broken:
-            raise self._why(broken, "between_bytes") from broken
+                return None
+            self._take(data)
+        return body
+
+    def _take(self, data: bytes) -> None:
         _feed(self._reader, data)
         if self._reader.complete:
             self.close()  # early: the next request can have the connection already
+
+    async def _wait(self) -> None:
+        """Wait for bytes, and take them in."""
+        assert self._link is not None, "there is nothing to wait for"
+        self._deadlines.start(self, self.between_bytes_seconds)
+        try:
+            data = await self._link.receive()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, LinkBroken):
+                raise self._why(error, "between_bytes") from error
+            raise
+        finally:
+            self._deadlines.stop(self)
+        self._take(data)
 
     def expired(self) -> None:
         """For the clock: to close the connection wakes who waits for it."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cortexd.fleet.addresses import Address
 
 RECEIVE_BYTES = 65_536
-_IN_A_ROW_MAX = 16
 
 
 class LinkBroken(Exception):
@@ -33,6 +32,10 @@ class LinkBroken(Exception):
 
 class Link(Protocol):
     """What the pool needs of a connection. Used by one task at a time."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """Where the kernel can tell of bytes by itself; None when one has to read for it."""
 
     def send_now(self, data: bytes) -> memoryview | None:
         """Send what goes without waiting; returns what is left, None when nothing is."""
@@ -63,7 +66,7 @@ class PlainLink:
         """Take over a connected, non-blocking socket."""
         self._socket = connected
         self._readable: select.poll | None = None
-        self._in_a_row = 0
+        self.descriptor = connected.fileno()
 
     def send_now(self, data: bytes) -> memoryview | None:
         """See `Link`."""
@@ -87,22 +90,16 @@ class PlainLink:
                 raise LinkBroken(_reason(error)) from error
 
     def receive_now(self) -> bytes | None:
-        """See `Link`. Says "wait" once in a while though it need not: others want a turn."""
-        if self._in_a_row >= _IN_A_ROW_MAX:
-            self._in_a_row = 0
-            return None
+        """See `Link`."""
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            return self._socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
             raise LinkBroken(_reason(error)) from error
-        self._in_a_row += 1
-        return data
 
     async def receive(self) -> bytes:
         """See `Link`. Always checkpoints; a cancel loses nothing."""
-        self._in_a_row = 0
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -174,6 +171,7 @@ class TlsLink:
         self._stream = trio.SSLStream(
             self._transport, tls, server_hostname=host, https_compatible=True
         )
+        self.descriptor = None
 
     async def handshake(self) -> None:
         """Agree on keys and see the certificate. Raises LinkBroken."""

@@ -23,6 +23,7 @@ from cortexd.fleet.addresses import Address, address_of
 from cortexd.fleet.answer import Answer, NeuronBroke, NeuronSilent, NeuronUnreachable
 from cortexd.fleet.link import Link, LinkBroken, connect
 from cortexd.fleet.outgoing import CONNECTION_HEADERS, Outgoing, head_bytes, header_lines
+from cortexd.fleet.pump import Pump
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,7 +49,10 @@ _SHUTDOWN_REASON = "the pool is closed"
 
 
 class Pool:
-    """Connections to all neurons. Needs no task of its own besides that of its `deadlines`."""
+    """Connections to all neurons. Needs no task of its own besides that of its `deadlines`.
+
+    `pump`: passes answers on that come a little at a time; to be run beside it.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Pool:
         `idle_seconds` has to be below the keep-alive time of every neuron (5 s is the usual least).
         """
         self._deadlines = deadlines
+        self.pump = Pump(deadlines)
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._ssl_context = ssl_context

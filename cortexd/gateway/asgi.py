@@ -108,6 +108,10 @@ class AsgiClient:
         """Send a piece of the body now."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """See `Client`. ASGI always has to wait."""
+        return self.write(data)
+
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body and the end of the message."""
         await self._send({"type": "http.response.body", "body": data, "more_body": False})

@@ -6,7 +6,7 @@ spend with a key that it was given.
 """
 
 import re
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from contextlib import AbstractAsyncContextManager
 
 from cortexd.gateway.exchange import Client, Head, Headers
@@ -80,6 +80,10 @@ class ReadableByPages:
     async def write(self, data: bytes) -> None:
         """Send a piece of the body now."""
         await self._client.write(data)
+
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """Send a piece of the body, as far as that takes no waiting."""
+        return self._client.write_now(data)
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body and the end of the message."""

@@ -4,7 +4,7 @@ The core knows no server. A face (`asgi.py`, `http1.py`) turns its server's ways
 shapes: `Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
@@ -44,6 +44,9 @@ class Client(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body now."""
+
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """The same without waiting; returns what is left to be awaited, None when nothing is."""
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body and the end of the message."""

@@ -14,7 +14,7 @@ left unread, an answer not finished, a client that has gone.
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from typing import Generic, cast
@@ -264,6 +264,11 @@ class Http1Connection(Generic[AdmittedT]):
                 self.is_gone = True
                 self._wire.break_off()
 
+    def send_now(self, data: bytes) -> Awaitable[None] | None:
+        """Send what goes without waiting; returns what is left to be awaited, None: nothing."""
+        sent = 0 if self.is_gone else self._wire.send_now(data)
+        return None if sent == len(data) else self.send(data[sent:])
+
     async def gone(self) -> None:
         """Return once the client has gone, or has sent too much ahead of its answer."""
         while not self.is_gone:
@@ -363,6 +368,10 @@ class Http1Client:
     async def write(self, data: bytes) -> None:
         """Send a piece of the body now."""
         await self._connection.send(self._response.piece(data))
+
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """See `Client`."""
+        return self._connection.send_now(self._response.piece(data))
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body and the end of the message."""

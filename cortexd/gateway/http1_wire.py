@@ -32,6 +32,9 @@ class Wire(Protocol):
     def receive_now(self) -> bytes | None:
         """What has come already; None when one has to wait, b"" once the client has gone."""
 
+    def send_now(self, data: bytes) -> int:
+        """Send what goes without waiting; how much that was. Of an error `send` tells."""
+
     async def send(self, data: bytes) -> bool:
         """Send all of it; False when the client has gone, or takes nothing for too long.
 
@@ -87,6 +90,13 @@ class PlainWire:
             return None
         except OSError:
             return b""
+
+    def send_now(self, data: bytes) -> int:
+        """See `Wire`."""
+        try:
+            return self._socket.send(data)
+        except OSError:
+            return 0
 
     async def send(self, data: bytes) -> bool:
         """See `Wire`. Checkpoints only if it has to wait."""
@@ -155,6 +165,10 @@ class TlsWire:
     def receive_now(self) -> bytes | None:
         """See `Wire`. TLS always has to wait."""
         return None
+
+    def send_now(self, data: bytes) -> int:
+        """See `Wire`. TLS always has to wait."""
+        return 0
 
     async def send(self, data: bytes) -> bool:
         """See `Wire`."""

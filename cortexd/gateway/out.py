@@ -5,6 +5,8 @@ events, and none after the end. Refuses to know what the pieces say, and when on
 (heartbeats.py).
 """
 
+from collections.abc import Awaitable
+
 import trio
 
 from cortexd.dialects.surface import Watcher
@@ -36,6 +38,8 @@ class Out:
         self._is_sending = False  # stays so when a piece was cut off: nothing may follow it
         self._has_ended = False
         self._beat: _Beat | None = None
+        self._held: bytes | None = None  # a piece that waits for the head, or for a heartbeat
+        self._rest: Awaitable[None] | None = None  # of a piece that the client does not take yet
         self.written_at = 0.0
 
     async def go_on(self, watcher: Watcher) -> None:
@@ -57,16 +61,39 @@ class Out:
 
     async def write(self, data: bytes) -> None:
         """Send a piece, with the head before the first one."""
-        if self._beat is not None or not self._progress.started:
-            await self.start()
-        if not data:
-            return
-        self._progress.first_byte()
-        # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
-        self._is_sending = self._progress.is_writing = True
-        await self._client.write(data)
-        self._is_sending = self._progress.is_writing = False
+        if not self.write_now(data):
+            await self.flush()
+
+    def write_now(self, data: bytes) -> bool:
+        """Send a piece, if nobody has to wait for that; else `flush` it before anything else.
+
+        Deliberately plain: every event of every stream comes this way.
+        """
+        progress = self._progress
+        if self._beat is not None or not progress.started:
+            self._held = data
+            return False
+        if progress.first_byte_at is None and data:
+            progress.first_byte()
+        self._rest = self._client.write_now(data)
+        if self._rest is not None:
+            # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
+            self._is_sending = progress.is_writing = True
+            return False
         self.written_at = trio.current_time()
+        return True
+
+    async def flush(self) -> None:
+        """Send what `write_now` had to leave."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self.start()
+            self.write_now(held)
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            await rest
+            self._is_sending = self._progress.is_writing = False
+            self.written_at = trio.current_time()
 
     async def heartbeat(self) -> None:
         """Send a sign of life, unless something is being sent anyway or the stream has ended."""

@@ -324,13 +324,15 @@ class Relay:
 
     async def _gather(self, answer: Answer, gathering: Gathering) -> Outcome:
         """Read a stream for a client that wants a plain answer."""
-        self.progress.stream = gathering
-        while not (gathering.done or gathering.cut or gathering.failure):
-            data = await answer.read()
-            if not data:
-                break
-            self.progress.first_byte()
+        progress = self.progress
+        progress.stream = gathering
+
+        def gather(data: bytes) -> bool:
+            progress.first_byte()
             gathering.feed(data)
+            return not (gathering.done or gathering.cut or gathering.failure)
+
+        await self._pool.pump.pass_on(answer, gather)
         return self._gathered(gathering)
 
     def _gathered(self, gathering: Gathering) -> Outcome:
@@ -362,13 +364,10 @@ class Relay:
         """
         progress = self.progress
         progress.stream = stream
-        while not (stream.done or stream.cut or stream.failure):
-            data = await answer.read()
-            if not data:
+        while await self._pool.pump.pass_on(answer, self._pass_on):
+            await self._out.flush()
+            if stream.done or stream.cut or stream.failure:
                 break
-            passed_on = stream.feed(data)
-            if passed_on:
-                await self._out.write(passed_on)
         if stream.failure is not None:
             stream.failure = self._unplaced(stream.failure)
         last = stream.close()
@@ -383,6 +382,15 @@ class Relay:
                 return Refusal(RefusalKind.UPSTREAM_FAILED, stream.failure)
         await self._out.start()
         return LastBytes(last)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Pass on what came; False when that has to wait, or nothing more is wanted."""
+        out = self._out
+        stream = out.watcher
+        assert stream is not None, "a client that reads no stream"
+        passed_on = stream.feed(data)
+        has_gone = not passed_on or out.write_now(passed_on)
+        return has_gone and not (stream.done or stream.cut or stream.failure)
 
 
 def _kinder(one: Refusal | None, other: Refusal) -> Refusal:

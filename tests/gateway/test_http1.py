@@ -53,6 +53,10 @@ class ScriptedWire:
         await trio.sleep_forever()
         raise AssertionError("unreachable")
 
+    def send_now(self, data: bytes) -> int:
+        """Have every piece waited for."""
+        return 0
+
     async def send(self, data: bytes) -> bool:
         """Keep what is sent."""
         self.sent += data

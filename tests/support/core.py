@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -77,6 +77,10 @@ class RecordingClient:
         self.pieces.append(data)
         async with self._progress:
             self._progress.notify_all()
+
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """Have every piece waited for."""
+        return self.write(data)
 
     async def finish(self, data: bytes = b"") -> None:
         """Keep the last piece."""
@@ -261,6 +265,7 @@ async def core(
         gateway = Gateway(
             Keyring(entitlements), traffic, desk, settings, pool=pool, tell=told.append
         )
+        await nursery.start(pool.pump.run)
         await nursery.start(gateway.heartbeats.run)
         try:
             yield Core(gateway, desk, traffic, told, deadlines)
