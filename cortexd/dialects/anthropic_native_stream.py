@@ -40,7 +40,7 @@ class NativeStream:
     """
 
     def __init__(self, *, model: str, request_id: str, output_tokens_max: int) -> None:
-        self.notes: set[str] = set()
+        self.notes: frozenset[str] = frozenset()
         self.failure: str | None = None
         self.fault: str | None = None
         self.cut = False

@@ -213,7 +213,7 @@ class AnthropicStream(ChatStream):
             if block.kind == "tool_use" and not block.name:
                 if not at_end:
                     break
-                self.notes.add(NAMELESS_CALL)
+                self.notes |= {NAMELESS_CALL}
             else:
                 told.append(self._end_block() + self._begin_block(block))
             del self._waiting[0]
@@ -265,7 +265,7 @@ class AnthropicStream(ChatStream):
         )
         if reason == "tool_use":
             whole = [parsed_arguments("".join(each.pieces)) is not None for each in self._calls]
-            self.notes |= set() if all(whole) else {BAD_ARGUMENTS}
+            self.notes |= frozenset() if all(whole) else {BAD_ARGUMENTS}
         return self._end_message(reason, stop)
 
     def _end_cut(self) -> bytes:

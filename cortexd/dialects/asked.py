@@ -56,3 +56,7 @@ class Asked(msgspec.Struct, frozen=True):
     prompts: int = 1
     generates: bool = True
     least_tokens: int = 0
+
+    def forget(self) -> None:
+        """Let go of the fields, and so of the body that they are pieces of."""
+        self.fields.clear()

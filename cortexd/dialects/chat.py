@@ -45,6 +45,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
             choices=self.asked.choices,
         )
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> ChatGathering:
         """A chat completion from its chunks."""
         return ChatGathering(

@@ -37,7 +37,6 @@ HEARTBEAT = write_comment(b"still working")
 
 _DONE = b"[DONE]"
 _NO_CHUNK = "The neuron sent an event that is no chat chunk."
-_NO_INDEX: frozenset[int] = frozenset()
 _CHUNK = msgspec.json.Decoder()
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode
@@ -59,7 +58,7 @@ class ChatStream:
     def __init__(
         self, *, include_usage: bool, model: str, output_tokens_max: int, choices: int
     ) -> None:
-        self.notes: set[str] = set()
+        self.notes: frozenset[str] = frozenset()
         self.failure: str | None = None
         self.fault: str | None = None
         self.cut = False
@@ -71,8 +70,7 @@ class ChatStream:
         self._events = Events()
         self._chunks = 0
         self._text_bytes = 0
-        self._open_choices: set[int] = set()
-        self._ended_choices: set[int] = set()
+        self._open_choices = self._ended_choices = 0  # a bit for each index
         self._first: dict[str, object] = {}
 
     @property
@@ -166,7 +164,7 @@ class ChatStream:
         choices = chunk.get("choices")
         if not self._first:
             self._first = {name: chunk[name] for name in ("id", "created") if name in chunk}
-        ending = self._count(choices) if isinstance(choices, list) else _NO_INDEX
+        ending = self._count(choices) if isinstance(choices, list) else 0
         reported = chunk.get("usage")
         if reported is not None:
             self.usage = read_usage(reported) or self.usage
@@ -175,7 +173,7 @@ class ChatStream:
             return b""
         if ending:
             self._ended_choices |= ending
-            self._open_choices -= ending
+            self._open_choices &= ~ending
         return self._told(event, chunk)
 
     def _told(self, event: Event, chunk: dict[str, object]) -> bytes:
@@ -193,9 +191,9 @@ class ChatStream:
     def _told_comment(self, raw: bytes) -> bytes:
         return raw
 
-    def _count(self, choices: list[object]) -> frozenset[int]:
-        """Count what the choices of a chunk hold; return the indices of those that end in it."""
-        ending = _NO_INDEX
+    def _count(self, choices: list[object]) -> int:
+        """Count what the choices of a chunk hold; return a bit for each of those that end in it."""
+        ending = 0
         for position, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 continue
@@ -206,19 +204,20 @@ class ChatStream:
             index = choice.get("index", position)
             if type(index) is not int or not 0 <= index <= INDEX_MAX:
                 index = 0
-            if index not in self._ended_choices:
-                self._open_choices.add(index)
+            bit = 1 << index
+            if not self._ended_choices & bit:
+                self._open_choices |= bit
                 if choice.get("finish_reason"):
-                    ending |= {index}
+                    ending |= bit
         return ending
 
-    def _is_beyond(self, ending: frozenset[int]) -> bool:
+    def _is_beyond(self, ending: int) -> bool:
         """Whether usage tells of more than was asked for; one that comes with the end cuts
         nothing.
         """
         if self.usage is None or self.usage.completion_tokens <= self._output_max:
             return False
-        return not (self._ended_choices or ending) or bool(self._open_choices - ending)
+        return not (self._ended_choices | ending) or bool(self._open_choices & ~ending)
 
     def _rewritten(self, event: Event, *, hide_usage: bool, is_whole: bool) -> bytes:
         """Write a chunk again with our name for the model; every other value stays as it is."""
@@ -238,7 +237,8 @@ class ChatStream:
 
     def _cut_choices(self) -> list[int]:
         """The choices that end because no more of them is read."""
-        return sorted(self._open_choices or {0} - self._ended_choices)
+        cut = self._open_choices or 1 & ~self._ended_choices
+        return [index for index in range(INDEX_MAX + 1) if cut >> index & 1]
 
     def _end_cut(self) -> bytes:
         common = {**self._first, "object": self.object_name, "model": self._model}

@@ -104,6 +104,10 @@ class CompletionRequest(msgspec.Struct, frozen=True):
             choices=self.asked.choices,
         )
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> CompletionGathering:
         """A completion from its chunks."""
         return CompletionGathering(

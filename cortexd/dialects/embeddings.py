@@ -83,6 +83,10 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
         """Never called: vectors are not streamed."""
         raise AssertionError("embeddings are not streamed")
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> None:
         """Vectors come as a whole."""
 

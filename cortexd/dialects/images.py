@@ -103,6 +103,10 @@ class ImagesRequest(msgspec.Struct, frozen=True):
         """Never called: a stream is refused."""
         raise AssertionError("images are not streamed")
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> None:
         """Pictures come as a whole."""
 

@@ -84,6 +84,12 @@ class MessagesRequest(msgspec.Struct, frozen=True):
             hide_thinking=self.told.hide_thinking,
         )
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+        if self.told.body is not None:
+            self.told.body.fields.clear()
+
     def gather(self, *, output_tokens: int) -> ChatGathering:
         """A chat completion from its chunks."""
         return ChatGathering(
@@ -128,6 +134,10 @@ class NativeRequest(msgspec.Struct, frozen=True):
             request_id=self.message.request_id,
             output_tokens_max=output_tokens,
         )
+
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.message.forget()
 
     def gather(self, *, output_tokens: int) -> None:
         """Nothing: who has to stream a plain answer is asked for a chat."""

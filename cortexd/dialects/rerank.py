@@ -68,6 +68,10 @@ class RerankRequest(msgspec.Struct, frozen=True):
         """Never called: an order is not streamed."""
         raise AssertionError("an order of documents is not streamed")
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> None:
         """An order comes as a whole."""
 

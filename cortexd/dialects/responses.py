@@ -102,6 +102,10 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
         """Typed events, the last of which is held back until the answer is settled."""
         return ResponsesStream(model=self.asked.model, output_tokens_max=output_tokens)
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> ResponsesGathering:
         """A response from its last event."""
         return ResponsesGathering(model=self.asked.model, output_tokens_max=output_tokens)

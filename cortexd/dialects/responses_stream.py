@@ -74,7 +74,7 @@ class ResponsesStream:
     """
 
     def __init__(self, *, model: str, output_tokens_max: int) -> None:
-        self.notes: set[str] = set()
+        self.notes: frozenset[str] = frozenset()
         self.failure: str | None = None
         self.fault: str | None = None
         self.cut = False

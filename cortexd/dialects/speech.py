@@ -78,6 +78,10 @@ class SpeechRequest(msgspec.Struct, frozen=True):
         """Never called: audio comes as a whole."""
         raise AssertionError("speech is not streamed")
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> None:
         """Audio comes as a whole."""
 

@@ -78,7 +78,7 @@ class Watcher(Protocol):
     stream that is no failure, in single words fit for a log line.
     """
 
-    notes: set[str]
+    notes: frozenset[str]
     failure: str | None
     fault: str | None
     cut: bool
@@ -139,6 +139,12 @@ class Understood(Protocol):
         """Begin to watch a stream of which `output_tokens` per choice are paid for.
 
         Called only where `asked.stream` is set.
+        """
+
+    def forget(self) -> None:
+        """Let go of what is only needed to `write` it: no further neuron will be asked.
+
+        A prompt can be megabytes, and its answer be streamed for many minutes.
         """
 
     def gather(self, *, output_tokens: int) -> Gathering | None:

@@ -95,6 +95,10 @@ class TranscriptionRequest(msgspec.Struct, frozen=True):
         """Never called: a stream is refused."""
         raise AssertionError("transcriptions are not streamed")
 
+    def forget(self) -> None:
+        """See `Understood`."""
+        self.asked.forget()
+
     def gather(self, *, output_tokens: int) -> None:
         """A text comes as a whole."""
 

@@ -191,6 +191,10 @@ class Answer:
     def _why(self, broken: LinkBroken, clock: Clock) -> NeuronBroke | NeuronSilent:
         return NeuronSilent(clock) if self._is_silent else NeuronBroke(broken.reason)
 
+    def forget_headers(self) -> None:
+        """They have been read, and its body may take long."""
+        self._reader.headers = ()
+
     def close(self) -> None:
         """Done with it: keep the connection if the answer ended as it should, else close it now."""
         link, self._link = self._link, None

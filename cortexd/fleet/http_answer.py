@@ -149,6 +149,7 @@ class AnswerReader:
             self._fail("it uses a transfer coding that was not asked for")
             return
         self.status, self.headers = status, tuple(self._lines)
+        self._lines = []
         self.head_complete = True
         self._silent_bytes = 0
         self._in_step = self._parser.should_keep_alive()

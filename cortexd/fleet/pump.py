@@ -58,22 +58,18 @@ class Pump:
         descriptor, epoll = answer.descriptor, self._epoll
         if descriptor is not None and epoll is not None:
             ride = _Ride(self, answer, take, descriptor)
-            await self._carry(ride, epoll)
+            epoll.register(descriptor, select.EPOLLIN)
+            self._rides[descriptor] = ride
+            self.heard(ride)
+            await trio.lowlevel.wait_task_rescheduled(ride.abort)
+            if ride.fault is not None:
+                raise ride.fault
             if ride.has_ended or not ride.wants_more:
                 return not ride.has_ended
         while data := await answer.read():
             if not take(data):
                 return True
         return False
-
-    async def _carry(self, ride: _Ride, epoll: select.epoll) -> None:
-        """Sleep until the answer needs its task."""
-        epoll.register(ride.descriptor, select.EPOLLIN)
-        self._rides[ride.descriptor] = ride
-        self.heard(ride)
-        await trio.lowlevel.wait_task_rescheduled(ride.abort)
-        if ride.fault is not None:
-            raise ride.fault
 
     def heard(self, ride: _Ride) -> None:
         """For rides only: its neuron has said something, and may be silent again."""

@@ -17,6 +17,7 @@ from cortexd.gateway.bodies import Body, BodyLimits, BodyRoom
 from cortexd.gateway.exchange import (
     AdmittedT,
     Core,
+    End,
     Head,
     Headers,
     Incoming,
@@ -121,7 +122,7 @@ class AsgiClient:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """See `Client`. Needs a task of its own."""
         return watched_by_a_task(self.gone, hung_up)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Set
 from contextlib import AbstractAsyncContextManager
 
-from cortexd.gateway.exchange import Client, Head, Headers
+from cortexd.gateway.exchange import Client, End, Head, Headers
 
 ANY_ORIGIN = "*"
 
@@ -93,6 +93,6 @@ class ReadableByPages:
         """Return once the client has hung up."""
         await self._client.gone()
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """While this is entered, `hung_up` is called as soon as the client has hung up."""
         return self._client.watching(hung_up)

@@ -67,7 +67,7 @@ async def _ask(sending: Sending, route: Route, pool: Pool) -> int | None:
     """Have a neuron count; whatever goes wrong, there is no count."""
     count = TRAITS[route.kind].count
     assert count is not None, "only who counts is asked"
-    outgoing = sending.to(route).outgoing
+    outgoing, _ = sending.to(route)
     outgoing = msgspec.structs.replace(
         outgoing,
         path=count.path + TRAITS[route.kind].query,

@@ -13,6 +13,9 @@ import msgspec
 from cortexd.dialects.refusals import Refusal
 
 Headers = tuple[tuple[bytes, bytes], ...]
+End = Callable[[str], None]
+"""Ends what is being done for a client; the argument says why."""
+
 AdmittedT = TypeVar("AdmittedT")
 
 
@@ -29,8 +32,11 @@ class Head(msgspec.Struct, frozen=True):
     request_id: str
 
 
-class Incoming(msgspec.Struct, frozen=True):
-    """A whole request: its head and its body, fully read and within the size limit."""
+class Incoming(msgspec.Struct):
+    """A whole request: its head and its body, fully read and within the size limit.
+
+    Whoever has understood the body takes it away, for it can be large.
+    """
 
     head: Head
     body: bytes
@@ -54,9 +60,10 @@ class Client(Protocol):
     async def gone(self) -> None:
         """Return once the client has hung up; never otherwise."""
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """While this is entered: as soon as the client has hung up, `hung_up` is called, and what
-        is being done is cancelled, maybe far beyond this block.
+        is being done is cancelled, maybe far beyond this block; so it is when what this gives is
+        called.
         """
 
 

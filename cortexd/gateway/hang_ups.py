@@ -12,6 +12,8 @@ from typing import Protocol
 
 import trio
 
+from cortexd.gateway.exchange import End
+
 _SWEEP_SECONDS = 1
 _EVENTS = select.EPOLLRDHUP | select.EPOLLET  # EPOLLHUP and EPOLLERR come unasked
 
@@ -82,15 +84,20 @@ class HangUps:
 @contextlib.asynccontextmanager
 async def watched_by_a_task(
     gone: Callable[[], Awaitable[None]], hung_up: Callable[[], None]
-) -> AsyncIterator[None]:
-    """While this is entered: when `gone` returns, call `hung_up` and end what is being done."""
+) -> AsyncIterator[End]:
+    """While this is entered: when `gone` returns, call `hung_up` and end what is being done. So
+    does what this gives when it is called.
+    """
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
             await gone()
             hung_up()
-            nursery.cancel_scope.cancel(reason="the client hung up")
+            end("the client hung up")
+
+        def end(reason: str) -> None:
+            nursery.cancel_scope.cancel(reason=reason)
 
         nursery.start_soon(watch, name="hang-up watch")
-        yield
+        yield end
         nursery.cancel_scope.cancel(reason="answered")

@@ -14,6 +14,7 @@ nobody else.
 
 import heapq
 import itertools
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -53,14 +54,14 @@ class Heartbeats:
         return len(self._line)
 
     def beside(
-        self, stream: Stream, scope: trio.CancelScope
+        self, stream: Stream, end: Callable[[str], None]
     ) -> AbstractAsyncContextManager[None, None]:
         """Keep `stream` alive while this is entered; it has ended when this is left.
 
         Leaving waits for a heartbeat that is half sent, a cancel cuts it off. What a heartbeat
-        raises cancels `scope`, and is raised when this is left.
+        raises has `end` called, and is raised when this is left.
         """
-        return _Kept(self, stream, scope)
+        return _Kept(self, stream, end)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send heartbeats until cancelled."""
@@ -119,16 +120,18 @@ class Heartbeats:
 class _Kept(AbstractAsyncContextManager[None, None]):
     """One stream. `stream` is None once it has ended."""
 
-    def __init__(self, heartbeats: Heartbeats, stream: Stream, scope: trio.CancelScope) -> None:
+    __slots__ = ("_bug", "_end", "_heartbeats", "stream")
+
+    def __init__(self, heartbeats: Heartbeats, stream: Stream, end: Callable[[str], None]) -> None:
         self._heartbeats = heartbeats
-        self._scope = scope
+        self._end = end
         self._bug: Exception | None = None
         self.stream: Stream | None = stream
 
     def fail(self, bug: Exception) -> None:
         """A heartbeat has raised: it is this stream's end, and no other's."""
         self._bug = bug
-        self._scope.cancel(reason="a heartbeat failed")
+        self._end("a heartbeat failed")
 
     async def __aenter__(self) -> None:
         self._heartbeats.add(self)

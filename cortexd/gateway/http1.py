@@ -28,6 +28,7 @@ from cortexd.gateway.bodies import Body, BodyRoom
 from cortexd.gateway.exchange import (
     AdmittedT,
     Core,
+    End,
     Head,
     Headers,
     Incoming,
@@ -132,13 +133,14 @@ class Http1Connection(Generic[AdmittedT]):
         """Take no further request: end now if none has come, else after the answer."""
         self.is_draining = True
         if self._is_waiting:
-            self._end("draining")
+            self.end("draining")
 
     def expired(self) -> None:
         """For the clock: the next head has not come in time."""
-        self._end("no request came")
+        self.end("no request came")
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """End whatever is being done or awaited."""
         self._is_over = True
         self._scope.cancel(reason=reason)
 
@@ -183,9 +185,7 @@ class Http1Connection(Generic[AdmittedT]):
                     return end
                 check_beginning(unread)
                 looked_at = len(unread)
-                if (
-                    is_idle and unread
-                ):  # not before it is seen that the first bytes are no whole head
+                if is_idle and unread:  # not before it is seen that they are no whole head
                     is_idle = False
                     self._face.deadlines.start(self, limits.head_seconds)
             data = await self._wire.receive()
@@ -276,7 +276,7 @@ class Http1Connection(Generic[AdmittedT]):
             self._unread += data
             self.is_gone = not data or len(self._unread) > AHEAD_BYTES_MAX
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """See `Client`."""
         if self._is_told:
             return _Told(self, hung_up)
@@ -296,7 +296,7 @@ class Http1Connection(Generic[AdmittedT]):
         if self._hung_up is not None:
             self.is_gone = True
             self._hung_up()
-            self._end("the client hung up")
+            self.end("the client hung up")
 
     def read_ahead(self) -> None:
         """While a request is answered, take in what was sent ahead; too much of it is a hang-up."""
@@ -330,7 +330,7 @@ class Http1Connection(Generic[AdmittedT]):
                 await self._wire.close(unread=self._lingers or bool(self._unread))
 
 
-class _Told(AbstractAsyncContextManager[None, None]):
+class _Told(AbstractAsyncContextManager[End, None]):
     """While this is entered, a hang-up ends what is being done for the client."""
 
     __slots__ = ("_connection", "_hung_up")
@@ -339,8 +339,9 @@ class _Told(AbstractAsyncContextManager[None, None]):
         self._connection = connection
         self._hung_up = hung_up
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> End:
         self._connection.watch(self._hung_up)
+        return self._connection.end
 
     async def __aexit__(self, *_: object) -> None:
         self._connection.watch(None)
@@ -381,7 +382,7 @@ class Http1Client:
         """Return once the client has hung up."""
         await self._connection.gone()
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """See `Client`."""
         return self._connection.watching(hung_up)
 

@@ -25,6 +25,19 @@ class _Beat:
 class Out:
     """Where the pieces of a stream go."""
 
+    __slots__ = (
+        "_beat",
+        "_client",
+        "_has_ended",
+        "_headers",
+        "_held",
+        "_is_sending",
+        "_progress",
+        "_rest",
+        "watcher",
+        "written_at",
+    )
+
     def __init__(
         self, client: Client, headers: Headers, progress: Progress, watcher: Watcher | None
     ) -> None:
@@ -59,16 +72,26 @@ class Out:
         await self._start()
         self._is_sending = False
 
+    def pass_on(self, data: bytes) -> bool:
+        """Send what the client gets of a neuron's bytes, if nobody has to wait for that.
+
+        False: it has to be flushed, or nothing more is wanted. Deliberately plain: every event of
+        every stream comes this way.
+        """
+        watcher = self.watcher
+        assert watcher is not None, "a client that reads no stream"
+        piece = watcher.feed(data)
+        if piece and not self.write_now(piece):
+            return False
+        return not (watcher.done or watcher.cut or watcher.failure)
+
     async def write(self, data: bytes) -> None:
         """Send a piece, with the head before the first one."""
         if not self.write_now(data):
             await self.flush()
 
     def write_now(self, data: bytes) -> bool:
-        """Send a piece, if nobody has to wait for that; else `flush` it before anything else.
-
-        Deliberately plain: every event of every stream comes this way.
-        """
+        """Send a piece, if nobody has to wait for that; else `flush` it before anything else."""
         progress = self._progress
         if self._beat is not None or not progress.started:
             self._held = data
@@ -130,7 +153,8 @@ class Out:
     async def _start(self) -> None:
         if not self._progress.started:
             self._progress.started = True
-            await self._client.start(200, self._headers)
+            headers, self._headers = self._headers, ()
+            await self._client.start(200, headers)
             head = b"" if self.watcher is None else self.watcher.head()
             if head:
                 await self._client.write(head)

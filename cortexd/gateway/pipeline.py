@@ -30,7 +30,7 @@ from cortexd.gateway.auth import Keyring, Principal
 from cortexd.gateway.budget import budget, over_cap
 from cortexd.gateway.counting import closer, could_fit, least_bound
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
-from cortexd.gateway.exchange import Client, Head, Headers, Incoming
+from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
@@ -197,6 +197,7 @@ class Gateway:
         head, capped, surface = incoming.head, principal.capped, endpoint.surface
         assert surface is not None, "what costs something speaks a dialect"
         bounded = self._bounded(surface, principal, incoming, outlook, capped=capped)
+        incoming.body = b""  # what is forwarded of it is kept with the request
         if isinstance(bounded, Refusal):
             await self._answer(bounded, outlook, client, endpoint)
             return
@@ -213,17 +214,16 @@ class Gateway:
             output_tokens = granted.bound.output_tokens
             headers, request_id = neuron_headers(principal, head), head.request_id
             sending = Sending(surface, request, bounded.limits, output_tokens, headers, request_id)
-            stream_headers: Headers = ()
-            if asked.stream:
-                told = endpoint.limits(granted.standings, wall_ms=_wall_ms())
-                stream_headers = answers.stream_headers(head.request_id) + told
             relay = Relay(
                 sending,
                 client,
                 pool=self._pool,
                 clocks=self._settings.clocks,
                 heartbeats=self.heartbeats,
-                stream_headers=stream_headers,
+                stream_headers=answers.stream_headers(head.request_id)
+                + endpoint.limits(granted.standings, wall_ms=_wall_ms())
+                if asked.stream
+                else (),
             )
             outlook.progress = relay.progress
             try:

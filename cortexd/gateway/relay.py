@@ -128,11 +128,10 @@ class Relay:
         The reservation counts as dispatched from before the first byte goes to a neuron, until that
         neuron has proved that it did nothing. Cancellation closes the connection to it at once.
         """
-        async with self._client.watching(self._hung_up):
+        async with self._client.watching(self._hung_up) as end:
             if self._sending.stream:
-                with trio.CancelScope() as scope:
-                    async with self._heartbeats.beside(self._out, scope):
-                        self._outcome = await self._through_the_fleet(wanted, traffic, reservation)
+                async with self._heartbeats.beside(self._out, end):
+                    self._outcome = await self._through_the_fleet(wanted, traffic, reservation)
             else:
                 self._outcome = await self._through_the_fleet(wanted, traffic, reservation)
         return None if self._outcome is None else self._as_sent(self._outcome)
@@ -202,21 +201,9 @@ class Relay:
 
     async def _through(self, route: Route, reservation: Reservation) -> Outcome:
         """One attempt at one neuron: its answer or what went wrong, as a value."""
-
-        def mark_dispatched() -> None:
-            reservation.dispatched = True
-
         progress = self.progress
-        progress.attempt = attempt = self._sending.to(route)
-        if attempt.way.surface is not self._way.surface:
-            await self._go(attempt.way)
         try:
-            async with await self._pool.send(
-                attempt.outgoing,
-                first_byte_seconds=self._clocks.first_byte_seconds,
-                between_bytes_seconds=self._clocks.between_bytes_seconds,
-                before_first_byte=mark_dispatched,
-            ) as answer:
+            async with await self._sent(route, reservation) as answer:
                 outcome = await self._answer(answer)
         except NeuronUnreachable:
             progress.kind = EndingKind.NEURON_REFUSED
@@ -237,6 +224,23 @@ class Relay:
                 RefusalKind.UPSTREAM_FAILED, f"The neuron broke off its answer ({broken.reason})."
             )
         return outcome
+
+    async def _sent(self, route: Route, reservation: Reservation) -> Answer:
+        """Send it; the head of what is answered has come. Of what was sent nothing is kept here."""
+
+        def mark_dispatched() -> None:
+            reservation.dispatched = True
+
+        outgoing, self.progress.attempt = self._sending.to(route)
+        way = self.progress.attempt.way
+        if way.surface is not self._way.surface:
+            await self._go(way)
+        return await self._pool.send(
+            outgoing,
+            first_byte_seconds=self._clocks.first_byte_seconds,
+            between_bytes_seconds=self._clocks.between_bytes_seconds,
+            before_first_byte=mark_dispatched,
+        )
 
     async def _answer(self, answer: Answer) -> Outcome:
         if answer.status != 200:
@@ -326,6 +330,7 @@ class Relay:
         """Read a stream for a client that wants a plain answer."""
         progress = self.progress
         progress.stream = gathering
+        self._forget(answer)
 
         def gather(data: bytes) -> bool:
             progress.first_byte()
@@ -364,7 +369,8 @@ class Relay:
         """
         progress = self.progress
         progress.stream = stream
-        while await self._pool.pump.pass_on(answer, self._pass_on):
+        self._forget(answer)
+        while await self._pool.pump.pass_on(answer, self._out.pass_on):
             await self._out.flush()
             if stream.done or stream.cut or stream.failure:
                 break
@@ -383,14 +389,11 @@ class Relay:
         await self._out.start()
         return LastBytes(last)
 
-    def _pass_on(self, data: bytes) -> bool:
-        """Pass on what came; False when that has to wait, or nothing more is wanted."""
-        out = self._out
-        stream = out.watcher
-        assert stream is not None, "a client that reads no stream"
-        passed_on = stream.feed(data)
-        has_gone = not passed_on or out.write_now(passed_on)
-        return has_gone and not (stream.done or stream.cut or stream.failure)
+    def _forget(self, answer: Answer) -> None:
+        """Let go of what only another attempt would need, for there is none any more."""
+        self._sending.request.forget()
+        self._way.request.forget()
+        answer.forget_headers()
 
 
 def _kinder(one: Refusal | None, other: Refusal) -> Refusal:

@@ -62,8 +62,8 @@ class Sending(msgspec.Struct, frozen=True):
         native = self.request.native() if isinstance(self.request, Bilingual) else None
         return native or self.way
 
-    def to(self, route: Route) -> "Attempt":
-        """Write it for one neuron."""
+    def to(self, route: Route) -> "tuple[Outgoing, Attempt]":
+        """Write it for one neuron; what is known of the attempt does not keep what is sent."""
         engine, way = TRAITS[route.kind], self.way_to(route)
         streamed, gathering = self.stream, None
         if not streamed and not engine.stops_plain:
@@ -78,7 +78,7 @@ class Sending(msgspec.Struct, frozen=True):
         outgoing = Outgoing(
             route.base_url, "POST", path, HeaderLines(lines), written.body, request_id
         )
-        return Attempt(outgoing, engine, way, streamed, gathering)
+        return outgoing, Attempt(engine, way, streamed, gathering)
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -88,7 +88,6 @@ class Attempt(msgspec.Struct, frozen=True):
     `gathering`: takes the stream where the client wants a plain answer.
     """
 
-    outgoing: Outgoing
     engine: Traits
     way: Way
     streamed: bool

@@ -238,7 +238,7 @@ def test_calls_that_never_become_whole_wait_for_the_end_and_are_noted() -> None:
 def test_a_call_cut_short_by_its_limit_is_no_call_to_follow_and_no_fault() -> None:
     pieces = calls(call(0, '{"a"', id="a", name="f"))
     told, stream = told_of(pieces + chunk({}, finish="length"))
-    assert (told.delta["stop_reason"], stream.notes) == ("max_tokens", set())
+    assert (told.delta["stop_reason"], stream.notes) == ("max_tokens", frozenset())
 
 
 @pytest.mark.parametrize(

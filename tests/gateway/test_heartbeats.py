@@ -5,7 +5,7 @@ In virtual time, a quarter of a second at a step.
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
@@ -68,6 +68,11 @@ class Sounding:
             raise
 
 
+def ending(scope: trio.CancelScope) -> Callable[[str], None]:
+    """What ends a stream."""
+    return lambda reason: scope.cancel(reason=reason)
+
+
 class Beating:
     """Heartbeats that run, and the time that they run by."""
 
@@ -89,7 +94,7 @@ class Beating:
 
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             with scope:
-                async with self.heartbeats.beside(stream, scope):
+                async with self.heartbeats.beside(stream, ending(scope)):
                     task_status.started()
                     await trio.sleep_forever()
 
@@ -169,7 +174,7 @@ async def test_leaving_waits_for_a_heartbeat_that_is_half_sent(
     leave = trio.Event()
 
     async def run() -> None:
-        async with beating.heartbeats.beside(stream, trio.CancelScope()):
+        async with beating.heartbeats.beside(stream, ending(trio.CancelScope())):
             await leave.wait()
         left.set()
 
@@ -195,7 +200,7 @@ async def test_no_heartbeat_begins_after_a_stream_has_left_even_at_the_moment_it
 
     async def run(stream: Sounding) -> None:
         with trio.move_on_at(EVERY):
-            async with beating.heartbeats.beside(stream, trio.CancelScope()):
+            async with beating.heartbeats.beside(stream, ending(trio.CancelScope())):
                 await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
@@ -216,7 +221,7 @@ async def test_what_a_heartbeat_raises_ends_its_stream_and_no_other(
 
     async def run() -> None:
         with trio.CancelScope() as scope:
-            async with beating.heartbeats.beside(broken, scope):
+            async with beating.heartbeats.beside(broken, ending(scope)):
                 await beating.pass_time(100)
 
     with pytest.raises(ValueError, match="a bug"):
@@ -234,7 +239,7 @@ async def test_streams_that_have_ended_do_not_pile_up(
     long = Sounding()
     await beating.keep(long)
     for _ in range(10_000):
-        async with heartbeats.beside(Sounding(), scope):
+        async with heartbeats.beside(Sounding(), ending(scope)):
             assert heartbeats.running == 2
         assert heartbeats.waiting < 100
     assert heartbeats.running == 1
@@ -325,6 +330,57 @@ async def test_a_heartbeat_sends_the_head_first_and_only_once(
     assert client.pieces[1:] == [BEAT, BEAT, PIECE]
 
 
+class QuickClient(SlowClient):
+    """A client that takes at once what it can take."""
+
+    def write_now(self, data: bytes) -> Awaitable[None] | None:
+        """Take it, if it is read."""
+        if not self.reads.is_set():
+            return self.write(data)
+        self.pieces.append(data)
+        return None
+
+
+async def test_a_piece_is_sent_without_waiting_once_there_is_a_head_and_nothing_is_half_sent(
+    mock_clock: MockClock, beating: Beating
+) -> None:
+    client = QuickClient()
+    out = an_out(client)
+    assert not out.write_now(PIECE)
+    assert client.status is None
+    await out.flush()
+    assert client.pieces[1:] == [PIECE]
+    assert out.write_now(PIECE)
+    assert client.pieces[1:] == [PIECE] * 2
+    client.reads = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.heartbeat)
+        await trio.testing.wait_all_tasks_blocked()
+        client.reads.set()
+        assert not out.write_now(PIECE)
+        await out.flush()
+    assert client.pieces[1:] == [PIECE, PIECE, BEAT, PIECE]
+
+
+async def test_what_is_left_of_a_piece_is_flushed_before_any_heartbeat(
+    mock_clock: MockClock, beating: Beating
+) -> None:
+    client = QuickClient()
+    out = an_out(client)
+    await beating.keep(out)
+    await out.write(PIECE)
+    client.reads = trio.Event()
+    assert not out.write_now(PIECE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.flush)
+        await beating.pass_time(2 * EVERY)
+        assert client.pieces[1:] == [PIECE]
+        client.reads.set()
+    assert client.pieces[1:] == [PIECE, PIECE]
+    await beating.pass_time(2 * EVERY)
+    assert client.pieces[3:4] == [BEAT]
+
+
 @pytest.mark.parametrize("of_head", [True, False])
 async def test_no_heartbeat_falls_into_a_piece_that_is_half_sent(
     mock_clock: MockClock, beating: Beating, of_head: bool
@@ -395,7 +451,7 @@ async def test_a_stream_that_is_over_waits_for_its_half_sent_heartbeat(
     out = an_out(client)
 
     async def run() -> None:
-        async with beating.heartbeats.beside(out, trio.CancelScope()):
+        async with beating.heartbeats.beside(out, ending(trio.CancelScope())):
             await over.wait()
         left.set()
 

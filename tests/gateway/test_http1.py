@@ -204,6 +204,35 @@ async def test_a_send_that_is_cancelled_ends_the_connection(deadlines: Deadlines
     assert wire.closed_after is not None
 
 
+async def test_what_goes_without_waiting_is_sent_at_once_and_the_rest_is_left(
+    deadlines: Deadlines,
+) -> None:
+    class Narrow(ScriptedWire):
+        def send_now(self, data: bytes) -> int:
+            self.sent += data[:4]
+            return min(4, len(data))
+
+    wire = Narrow()
+    conversation = connection(wire, PathCore(), deadlines)
+    assert conversation.send_now(b"half") is None
+    rest = conversation.send_now(b"half of it")
+    assert rest is not None
+    assert wire.sent == b"halfhalf"
+    await rest
+    assert wire.sent == b"halfhalf of it"
+
+
+async def test_a_client_that_has_gone_is_sent_nothing_and_found_gone(deadlines: Deadlines) -> None:
+    wire = ScriptedWire(takes=lambda: False)
+    conversation = connection(wire, PathCore(), deadlines)
+    for _ in range(2):
+        rest = conversation.send_now(b"a")
+        assert rest is not None
+        await rest
+        assert conversation.is_gone
+    assert wire.sent == b"a"
+
+
 async def test_a_drain_waits_for_no_head_and_lets_an_answer_end(deadlines: Deadlines) -> None:
     for script, wanted in (([], []), ([b"GET"], []), ([GET], [b"200"])):
         wire, core = ScriptedWire(*script), PathCore()

@@ -1,6 +1,7 @@
 """A request's way through the core, over a real ledger and simulated neurons."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from cortexd.config.schema import Catalogue, CatalogueModel, Limit
 from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
 from cortexd.demo.switches import BreakKind, Broken, Canned, UsageLie
+from cortexd.gateway.exchange import Head, Incoming
+from cortexd.gateway.pipeline import Admitted
 from cortexd.gateway.relay import Clocks
 from tests.fleet.scripted import Peer, ok, scripted
 from tests.fleet.talking import NOT_FOUND
@@ -595,3 +598,26 @@ async def test_a_refusal_counts_even_if_its_body_breaks_off(tmp_path: Path, stre
         standing = await it.standing()
         assert (client.status, client.headers["retry-after"]) == (503, "7")
         assert (standing.spent, standing.reserved) == (0, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_prompt_is_not_kept_while_its_answer_streams(tmp_path: Path, path: str) -> None:
+    """It can be megabytes, and the answer take many minutes."""
+    said = [{"role": "user", "content": "a" * 3_000}]
+    body = json.dumps(chat(stream=True) | {"messages": said}).encode()
+    kept_by_the_test = sys.getrefcount(body)
+    head = Head("POST", path, {b"authorization": b"Bearer sk-cap"}, "req_test")
+    client = RecordingClient()
+    async with (
+        fake_neuron(gated=True, reply_tokens=3) as neuron,
+        core(tmp_path, {"a": neuron.url}) as it,
+        trio.open_nursery() as nursery,
+    ):
+        admitted = it.gateway.admit(head)
+        assert isinstance(admitted, Admitted)
+        nursery.start_soon(it.gateway.serve, admitted, Incoming(head, body), client)
+        await neuron.allow(2)
+        await client.wait_for_pieces(2)
+        assert sys.getrefcount(body) == kept_by_the_test
+        await neuron.allow(9)
+    assert client.finished

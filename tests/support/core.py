@@ -34,7 +34,7 @@ from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
 from cortexd.gateway.auth import Keyring, caps_of
-from cortexd.gateway.exchange import Head, Headers, Incoming
+from cortexd.gateway.exchange import End, Head, Headers, Incoming
 from cortexd.gateway.hang_ups import watched_by_a_task
 from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
@@ -92,7 +92,7 @@ class RecordingClient:
         """Return once `hang_up` was called."""
         await self._hung_up.wait()
 
-    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    def watching(self, hung_up: Callable[[], None]) -> AbstractAsyncContextManager[End]:
         """Call `hung_up` when `hang_up` was called."""
         return watched_by_a_task(self.gone, hung_up)
 
