@@ -62,11 +62,13 @@ class Link(Protocol):
 class PlainLink:
     """A TCP connection, on the descriptor."""
 
+    __slots__ = ("_readable", "_socket", "descriptor")
+
     def __init__(self, connected: socket.socket) -> None:
         """Take over a connected, non-blocking socket."""
         self._socket = connected
         self._readable: select.poll | None = None
-        self.descriptor = connected.fileno()
+        self.descriptor: int | None = connected.fileno()
 
     def send_now(self, data: bytes) -> memoryview | None:
         """See `Link`."""

@@ -117,7 +117,7 @@ class Heartbeats:
             self._filled.set()
 
 
-class _Kept(AbstractAsyncContextManager[None, None]):
+class _Kept:
     """One stream. `stream` is None once it has ended."""
 
     __slots__ = ("_bug", "_end", "_heartbeats", "stream")

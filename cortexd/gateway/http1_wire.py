@@ -54,6 +54,8 @@ class Wire(Protocol):
 class PlainWire:
     """A TCP or Unix connection, on the descriptor."""
 
+    __slots__ = ("_socket", "_stall_seconds")
+
     def __init__(self, connected: socket.socket, *, stall_seconds: float) -> None:
         """Take over a connected socket. Each 64 KiB must be taken within `stall_seconds`."""
         self._socket = connected

@@ -21,6 +21,32 @@ from cortexd.gateway.sending import Attempt, Sending
 class Progress:
     """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
 
+    __slots__ = (
+        "_sending",
+        "_waits_since",
+        "attempt",
+        "clock",
+        "did_no_work",
+        "elsewhere",
+        "failure",
+        "first_byte_at",
+        "is_writing",
+        "kind",
+        "lacks_endpoint",
+        "on_first_byte",
+        "refusal",
+        "reply_notes",
+        "route",
+        "seen",
+        "started",
+        "stream",
+        "unserved",
+        "usage",
+        "verdict",
+        "waited_seconds",
+        "was_not_there",
+    )
+
     def __init__(self, sending: Sending) -> None:
         """Nothing has happened yet."""
         self._sending = sending
