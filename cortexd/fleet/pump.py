@@ -90,7 +90,9 @@ class Pump:
                 while True:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                     for descriptor, _ in self._epoll.poll(0, _ROUND_MAX):
-                        self._rides[descriptor].come()
+                        ride = self._rides.get(descriptor)
+                        if ride is not None:
+                            ride.come()
             finally:
                 for ride in tuple(self._rides.values()):
                     ride.end()

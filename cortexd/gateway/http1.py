@@ -119,8 +119,9 @@ class Http1Connection(Generic[AdmittedT]):
                     raw = await self._next_head(is_first=True)
                     if raw == _H2_PREFACE:
                         return raw + bytes(self._unread)
-                    while raw and await self._exchange(parse_head(raw)):
-                        raw = await self._next_head()
+                    while raw:
+                        request, raw = parse_head(raw), b""  # not kept: an answer can take long
+                        raw = await self._next_head() if await self._exchange(request) else b""
                 except BadRequest as bad:
                     await self._turn_down(bad)
             await self._close()
