@@ -84,8 +84,8 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
         raise AssertionError("embeddings are not streamed")
 
     def forget(self) -> None:
-        """See `Understood`."""
-        self.asked.forget()
+        """Never called, as nothing is streamed."""
+        raise AssertionError("embeddings are not streamed")
 
     def gather(self, *, output_tokens: int) -> None:
         """Vectors come as a whole."""

@@ -104,8 +104,8 @@ class ImagesRequest(msgspec.Struct, frozen=True):
         raise AssertionError("images are not streamed")
 
     def forget(self) -> None:
-        """See `Understood`."""
-        self.asked.forget()
+        """Never called, as nothing is streamed."""
+        raise AssertionError("images are not streamed")
 
     def gather(self, *, output_tokens: int) -> None:
         """Pictures come as a whole."""

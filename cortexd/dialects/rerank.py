@@ -69,8 +69,8 @@ class RerankRequest(msgspec.Struct, frozen=True):
         raise AssertionError("an order of documents is not streamed")
 
     def forget(self) -> None:
-        """See `Understood`."""
-        self.asked.forget()
+        """Never called, as nothing is streamed."""
+        raise AssertionError("an order of documents is not streamed")
 
     def gather(self, *, output_tokens: int) -> None:
         """An order comes as a whole."""

@@ -79,8 +79,8 @@ class SpeechRequest(msgspec.Struct, frozen=True):
         raise AssertionError("speech is not streamed")
 
     def forget(self) -> None:
-        """See `Understood`."""
-        self.asked.forget()
+        """Never called, as nothing is streamed."""
+        raise AssertionError("speech is not streamed")
 
     def gather(self, *, output_tokens: int) -> None:
         """Audio comes as a whole."""

@@ -144,7 +144,8 @@ class Understood(Protocol):
     def forget(self) -> None:
         """Let go of what is only needed to `write` it: no further neuron will be asked.
 
-        A prompt can be megabytes, and its answer be streamed for many minutes.
+        A prompt can be megabytes, and its answer be streamed for many minutes. Called only while
+        one streams.
         """
 
     def gather(self, *, output_tokens: int) -> Gathering | None:

@@ -96,8 +96,8 @@ class TranscriptionRequest(msgspec.Struct, frozen=True):
         raise AssertionError("transcriptions are not streamed")
 
     def forget(self) -> None:
-        """See `Understood`."""
-        self.asked.forget()
+        """Never called, as nothing is streamed."""
+        raise AssertionError("transcriptions are not streamed")
 
     def gather(self, *, output_tokens: int) -> None:
         """A text comes as a whole."""
