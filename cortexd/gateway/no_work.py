@@ -1,8 +1,10 @@
 """Which errors of a neuron prove that it did nothing, so that nothing is charged for them.
 
-Owns the table of statuses. Refuses to know money (ledger/charging.py) and what a client is told
+Owns the table of statuses, and which refusal of several is passed on. Refuses to know money (ledger/charging.py) and what a client is told
 (dialects/neuron_errors.py). In doubt nothing is proven.
 """
+
+from cortexd.dialects.refusals import Refusal
 
 ELSEWHERE = frozenset({404, 429, 503, 529})
 """A neuron that answers so has not begun: the same reservation may go to another, or back."""
@@ -27,3 +29,10 @@ def proves_no_work(status: int, *, prompts: int, streamed: bool) -> bool:
     if prompts > 1:
         return False
     return status in ABOUT_A_PROMPT or (streamed and status >= 400)
+
+
+def kinder(one: Refusal | None, other: Refusal) -> Refusal:
+    """Of two refusals by different neurons, the one that tells the client to wait longer."""
+    if one is None or (other.retry_after_seconds or 0) > (one.retry_after_seconds or 0):
+        return other
+    return one

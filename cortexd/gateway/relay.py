@@ -40,7 +40,7 @@ from cortexd.gateway.answers import unserved
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.heartbeats import Heartbeats
 from cortexd.gateway.neuron_answer import header, is_event_stream, read_up_to
-from cortexd.gateway.no_work import ELSEWHERE, proves_no_work
+from cortexd.gateway.no_work import ELSEWHERE, kinder, proves_no_work
 from cortexd.gateway.out import Out
 from cortexd.gateway.progress import Progress
 from cortexd.gateway.sending import Sending
@@ -163,7 +163,7 @@ class Relay:
             if not self.progress.elsewhere or not isinstance(outcome, Refusal):
                 return outcome
             tried |= {turn.route.neuron}
-            refusal = _kinder(refusal, outcome)
+            refusal = kinder(refusal, outcome)
             next_turn: Serving | Unserved | None = traffic.elsewhere(wanted, tried)
             if next_turn is None and self.progress.was_not_there and len(tried) == 1:
                 # The neuron has restarted, or somebody else took its model out: have it loaded.
@@ -232,9 +232,8 @@ class Relay:
             reservation.dispatched = True
 
         outgoing, self.progress.attempt = self._sending.to(route)
-        way = self.progress.attempt.way
-        if way.surface is not self._way.surface:
-            await self._go(way)
+        if self.progress.attempt.way.surface is not self._way.surface:
+            await self._go(self.progress.attempt.way)
         return await self._pool.send(
             outgoing,
             first_byte_seconds=self._clocks.first_byte_seconds,
@@ -394,10 +393,3 @@ class Relay:
         self._sending.request.forget()
         self._way.request.forget()
         answer.forget_headers()
-
-
-def _kinder(one: Refusal | None, other: Refusal) -> Refusal:
-    """Of two refusals by different neurons, the one that tells the client to wait longer."""
-    if one is None or (other.retry_after_seconds or 0) > (one.retry_after_seconds or 0):
-        return other
-    return one
