@@ -109,6 +109,7 @@ class Gateway(_Strict, frozen=True):
     between_bytes_seconds: Seconds = 120
     forward_fields: tuple[FieldName, ...] = ()  # extra body fields let through to neurons
     exact_counts: bool = True  # a prompt that does not fit by its bytes is counted by its engine
+    stream_pump: bool = True  # one task passes all streams on, in place of one for each
     cors_origins: tuple[Origin, ...] = ("*",)  # whose pages a browser may let call
 
 

@@ -136,7 +136,8 @@ async def run_daemon(settings: DaemonSettings, output: logs.Output) -> None:
                 pool=pool,
                 tell=partial(_tell, metrics, output),
             )
-            await nursery.start(pool.pump.run, name="pump")
+            if config.gateway.stream_pump:
+                await nursery.start(pool.pump.run, name="pump")
             await nursery.start(gateway.heartbeats.run, name="heartbeats")
             ended = trio.Event()
             await nursery.start(

@@ -1,7 +1,8 @@
 """Which errors of a neuron prove that it did nothing, so that nothing is charged for them.
 
-Owns the table of statuses, and which refusal of several is passed on. Refuses to know money (ledger/charging.py) and what a client is told
-(dialects/neuron_errors.py). In doubt nothing is proven.
+Owns the table of statuses, and which refusal of several is passed on. Refuses to know money
+(ledger/charging.py) and what a client is told (dialects/neuron_errors.py). In doubt nothing is
+proven.
 """
 
 from cortexd.dialects.refusals import Refusal

@@ -113,6 +113,35 @@ async def test_a_ledger_directory_that_cannot_be_is_a_problem(tmp_path: Path) ->
     assert "ledger.directory" in done.stderr
 
 
+async def test_streams_are_the_same_with_one_task_for_all_of_them_and_with_one_each(
+    tmp_path: Path,
+) -> None:
+    said: dict[bool, tuple[str, float]] = {}
+    for pump in (True, False):
+        directory = tmp_path / str(pump)
+        directory.mkdir()
+        async with (
+            fake_neuron() as neuron,
+            serving(
+                directory,
+                {"a": neuron.url},
+                keys=[BIG_KEY],
+                gateway={"stream_pump": pump},
+            ) as daemon,
+            daemon.client() as client,
+            httpx.AsyncClient(base_url=daemon.metrics, trust_env=False) as operator,
+        ):
+            answer = await client.post("/v1/chat/completions", json=chat(stream=True))
+            text = re.sub(r'"(id|created)":("[^"]*"|[0-9]+)', "", answer.text)
+            [tasks] = re.findall(
+                r"^cortex_tasks (\S+)$", (await operator.get("/metrics")).text, re.M
+            )
+            said[pump] = (text, float(tasks))
+    assert said[True][0] == said[False][0]
+    assert said[True][0].endswith("data: [DONE]\n\n")
+    assert said[True][1] == said[False][1] + 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_a_running_stream_end_and_then_exits_with_zero(
     tmp_path: Path, number: signal.Signals
