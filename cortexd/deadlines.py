@@ -12,7 +12,7 @@ time, so the newest is due last. Who has gone meanwhile is simply not there when
 
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import trio
@@ -37,11 +37,12 @@ class Deadlines:
         self._due: dict[Timed, float] = {}
         self._look_at = math.inf
         self._sooner: trio.Event | None = None
+        self._now: Callable[[], float] = trio.current_time
 
     def start(self, timed: Timed, seconds: float) -> None:
         """`timed` waits from now on; in place of the time that it was granted before, if any."""
         assert self._sooner is not None, "nobody watches the clocks"
-        at = self._due[timed] = trio.current_time() + seconds
+        at = self._due[timed] = self._now() + seconds
         if at < self._look_at:
             self._sooner.set()
 
@@ -52,6 +53,7 @@ class Deadlines:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell everybody whose time is up, until cancelled."""
         self._sooner = trio.Event()
+        self._now = trio.lowlevel.current_clock().current_time  # without the way to the clock
         task_status.started()
         while True:
             with trio.move_on_at(self._look_at):

@@ -5,7 +5,6 @@ to its end, within limits, before anything is answered: answering earlier can lo
 broken pipe.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, cast
@@ -22,6 +21,7 @@ from cortexd.gateway.exchange import (
     Headers,
     Incoming,
     header_map,
+    new_request_id,
     usable_request_id,
 )
 from cortexd.gateway.hang_ups import watched_by_a_task
@@ -134,7 +134,7 @@ def _head(scope: Message) -> Head:
         method=str(scope["method"]),
         path=str(scope["path"]),
         headers=headers,
-        request_id=request_id or "req_" + secrets.token_hex(12),
+        request_id=request_id or new_request_id(),
     )
 
 

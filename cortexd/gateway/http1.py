@@ -12,7 +12,6 @@ and wait, up to a bound. The connection ends when anything is out of step: a bad
 left unread, an answer not finished, a client that has gone.
 """
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -32,6 +31,7 @@ from cortexd.gateway.exchange import (
     Head,
     Headers,
     Incoming,
+    new_request_id,
     usable_request_id,
 )
 from cortexd.gateway.hang_ups import HangUps, watched_by_a_task
@@ -202,7 +202,7 @@ class Http1Connection(Generic[AdmittedT]):
             request.method,
             request.path,
             request.headers,
-            offered or "req_" + secrets.token_hex(12),
+            offered or new_request_id(),
         )
         admitted = core.admit(head)
         refusal = admitted if isinstance(admitted, Refusal) else None

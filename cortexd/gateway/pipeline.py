@@ -231,7 +231,8 @@ class Gateway:
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        await self._learn(bounded, granted)
+        if added := _added_by_template(bounded, granted):
+            await self._desk.learn(bounded.model, added)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
         elif outcome is not None:
@@ -350,21 +351,6 @@ class Gateway:
             marks=marks,
         )
 
-    async def _learn(self, bounded: Bounded, settled: Reservation) -> None:
-        """Remember a template that added more than the bytes of its prompts pay for.
-
-        Only text tells; an image costs what it costs. A neuron that claims more than any template
-        adds is not believed: it would lock the model.
-        """
-        asked = bounded.request.asked
-        usage = settled.ending.usage if settled.ending is not None else None
-        if usage is None or asked.prompt.has_media or not asked.prompts:
-            return
-        beyond = usage.prompt_tokens - bounded.ceiling.prompt_tokens
-        added = bounded.limits.template_tokens - (-beyond // asked.prompts)
-        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:
-            await self._desk.learn(bounded.model, added)
-
     async def _answer(
         self,
         answer: bytes | Reply | Refusal,
@@ -372,9 +358,8 @@ class Gateway:
         client: Client,
         endpoint: Endpoint | None = None,
     ) -> None:
-        """Send a whole answer with the headers that every answer carries.
-
-        `endpoint`: of a request for work; else it is found out who reads the answer.
+        """Send a whole answer with the headers that every answer carries. `endpoint` None: by the
+        path.
         """
         request_id = outlook.head.request_id
         if endpoint is None:
@@ -398,3 +383,18 @@ class Gateway:
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _added_by_template(bounded: Bounded, settled: Reservation) -> int:
+    """What a template was seen to add, if that is more than the bytes of its prompts pay for.
+
+    Only text tells; an image costs what it costs. A neuron that claims more than any template adds
+    is not believed: it would lock the model.
+    """
+    asked = bounded.request.asked
+    usage = settled.ending.usage if settled.ending is not None else None
+    if usage is None or asked.prompt.has_media or not asked.prompts:
+        return 0
+    beyond = usage.prompt_tokens - bounded.ceiling.prompt_tokens
+    added = bounded.limits.template_tokens - (-beyond // asked.prompts)
+    return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0

@@ -379,13 +379,13 @@ MUTANTS = (
         ),
         (
             "what a template adds is never learned",
-            "        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:",
-            "        if False:",
+            "return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0",
+            "return 0",
         ),
         (
             "a neuron that lies about its template locks the model",
-            "        if beyond > 0 and added <= TEMPLATE_TOKENS_MAX:",
-            "        if beyond > 0:",
+            "return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0",
+            "return added if beyond > 0 else 0",
         ),
         (
             "images teach the template",
