@@ -78,6 +78,7 @@ IO_MODULES = {
     "cortexd/gateway/heartbeats.py",
     "cortexd/gateway/http1.py",
     "cortexd/gateway/http1_wire.py",
+    "cortexd/gateway/request_ids.py",
 }
 
 #: Library -> the files it may be imported in, so that replacing one is one file.

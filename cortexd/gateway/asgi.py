@@ -21,10 +21,9 @@ from cortexd.gateway.exchange import (
     Headers,
     Incoming,
     header_map,
-    new_request_id,
-    usable_request_id,
 )
 from cortexd.gateway.hang_ups import watched_by_a_task
+from cortexd.gateway.request_ids import new_request_id, usable_request_id
 
 __all__ = ["AsgiApp", "AsgiClient", "BodyLimits", "Core"]
 

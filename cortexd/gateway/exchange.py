@@ -4,7 +4,6 @@ The core knows no server. A face (`asgi.py`, `http1.py`) turns its server's ways
 shapes: `Head` before the body is read, `Incoming` after it, and a `Client` to answer to.
 """
 
-import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
@@ -84,24 +83,3 @@ class Core(Protocol[AdmittedT]):
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Header pairs as a mapping with lower-case names; the last of a repeated name wins."""
     return {name.lower(): value for name, value in pairs}
-
-
-_RANDOM = random.Random()
-
-
-def new_request_id() -> str:
-    """An id for a request that brought none: unlike any other, but no secret."""
-    return f"req_{_RANDOM.getrandbits(96):024x}"
-
-
-REQUEST_ID_MAX = 128
-_REQUEST_ID_ALPHABET = frozenset(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
-)
-
-
-def usable_request_id(offered: bytes | None) -> str | None:
-    """The client's own `x-request-id` when it is short and plain enough to log, else None."""
-    if offered and len(offered) <= REQUEST_ID_MAX and _REQUEST_ID_ALPHABET.issuperset(offered):
-        return offered.decode("ascii")
-    return None

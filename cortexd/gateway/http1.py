@@ -31,8 +31,6 @@ from cortexd.gateway.exchange import (
     Head,
     Headers,
     Incoming,
-    new_request_id,
-    usable_request_id,
 )
 from cortexd.gateway.hang_ups import HangUps, watched_by_a_task
 from cortexd.gateway.http1_parsing import (
@@ -45,6 +43,7 @@ from cortexd.gateway.http1_parsing import (
 )
 from cortexd.gateway.http1_wire import Wire
 from cortexd.gateway.http1_writing import CONTINUE, Response
+from cortexd.gateway.request_ids import new_request_id, usable_request_id
 
 AHEAD_BYTES_MAX = 262_144
 """How much a client may send ahead of its answer; one that sends more is cut off."""
