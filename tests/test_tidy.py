@@ -112,6 +112,15 @@ BROAD_EXCEPT = {
     "cortexd/ledger/sync_thread.py": 1,
 }
 
+#: What an idle daemon does without, for its memory and for the time until it serves
+#: (tests/whole/test_idle_daemon.py looks at what a real one has loaded).
+LATE = {
+    "rich",  # for terminals
+    "cortexd.daemon.hypercorn_connection",  # for whoever speaks HTTP/2
+    "zoneinfo",  # for caps that follow the calendar of a place
+    "difflib",  # for settings that are misspelt
+}
+
 #: Who owns tasks (architecture.md 3.1), and whose.
 NURSERIES = {
     "cortexd/daemon/run.py",  # the daemon's
@@ -158,7 +167,10 @@ RULES = [
         pytest.param(house_rules.one_door(library, doors), CODE, id=f"one door for {library}")
         for library, doors in DOORS.items()
     ),
-    pytest.param(house_rules.imported_late("rich"), CODE, id="rich is imported late"),
+    *(
+        pytest.param(house_rules.imported_late(name), CODE, id=f"{name} is imported late")
+        for name in sorted(LATE)
+    ),
     pytest.param(house_rules.file_size, PYTHON, id="file size"),
     pytest.param(house_rules.function_size, CODE + PACKAGING, id="function size"),
     pytest.param(house_rules.names, PYTHON, id="names"),

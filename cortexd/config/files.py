@@ -8,7 +8,6 @@ Changes nothing on disk: what it tries leaves no trace, even when it is killed.
 import errno
 import os
 import ssl
-import zoneinfo
 from typing import Final
 
 from cortexd.config.convert import SecretFault
@@ -120,6 +119,8 @@ def zone_fault(name: str) -> tuple[str, str] | None:
     """Why this is no time zone of this host: (what, hint); None when it is one. UTC always is."""
     if name == "UTC":
         return None
+    import zoneinfo  # half a megabyte, which most configurations have no use for
+
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

@@ -4,7 +4,6 @@ Owns the words' shape, not the rules: those are in convert.py, check.py and load
 never repeated here, because it may be a secret in the wrong place; names and ids may be.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -64,6 +63,8 @@ class Report:
         """The known name most like this one, while the report is still short enough to be read."""
         if len(self.problems) >= SHOWN_PROBLEMS_MAX or len(name) > 64:
             return None
+        import difflib  # for a mistake only; a daemon that serves has found none
+
         return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1)), None)
 
     def add_unknown(self, where: str, name: str, known: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger("cortexd.http")
 
 Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 Accepted = socket.socket | trio.SSLStream[trio.SocketStream]
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _TURN_MAX = 64
 _BREATH_SECONDS = 0.1

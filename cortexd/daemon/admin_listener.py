@@ -12,12 +12,13 @@ from typing import Annotated, TypeVar
 import msgspec
 import trio
 
-from cortexd.daemon.http_server import Closing, ServerLimits, serve
+from cortexd.daemon.faces import serve_core
+from cortexd.daemon.http_server import Closing, ServerLimits
 from cortexd.daemon.logs import quoted
 from cortexd.daemon.sockets import open_admin_socket
+from cortexd.deadlines import Deadlines
 from cortexd.dialects.refusals import Refusal, RefusalKind, render
 from cortexd.fleet.operations import Lines, ModelLine, NotDone, Operations
-from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.bodies import BodyLimits
 from cortexd.gateway.exchange import Client, Head, Incoming
 
@@ -90,7 +91,7 @@ class _Misunderstood(Exception):
 
 
 class AdminCore:
-    """A core for `AsgiApp` that hands everything to `Operations`."""
+    """A core that hands everything to `Operations`."""
 
     def __init__(self, operations: Operations) -> None:
         """Do what is asked with `operations`."""
@@ -181,6 +182,7 @@ class AdminCore:
 async def serve_admin(
     operations: Operations,
     path: str,
+    deadlines: Deadlines,
     *,
     contained: Callable[[], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -192,12 +194,15 @@ async def serve_admin(
     """
     with open_admin_socket(path) as opened:
         opened.setblocking(False)
-        await serve(
-            AsgiApp(AdminCore(operations), BODY_LIMITS),
-            [trio.SocketListener(trio.socket.from_stdlib_socket(opened))],
+        await serve_core(
+            AdminCore(operations),
+            trio.SocketListener(trio.socket.from_stdlib_socket(opened)),
             SERVER_LIMITS,
-            Closing(0),
+            BODY_LIMITS,
+            closing=Closing(0),
+            deadlines=deadlines,
             contained=contained,
+            hears_hang_ups=False,
             task_status=task_status,
         )
 

@@ -5,23 +5,27 @@ or where a client begins with it) by Hypercorn. Whatever happens in one connecti
 is counted. Refuses to know what is asked and answered.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from cortexd.daemon.accepting import Accepted, Listener, accept
-from cortexd.daemon.hypercorn_connection import (
-    AsgiApplication,
-    Hypercorn,
-    HypercornConnection,
-    Stream,
-)
+from cortexd.daemon.accepting import Accepted, Listener, Stream, accept
 from cortexd.daemon.server_limits import HANDSHAKE_SECONDS, ServerLimits
 from cortexd.gateway.http1_wire import PlainWire, TlsWire, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cortexd.daemon.hypercorn_connection import (
+        AsgiApplication,
+        Hypercorn,
+        HypercornConnection,
+    )
 
 __all__ = ["Closing", "Listener", "ServerLimits", "leaves", "serve"]
 
@@ -85,7 +89,9 @@ async def serve(
     HTTP/1.1 is served by the `fast` face, or by `app` without one; HTTP/2 always by `app`.
     `contained` is called for every connection that ended in an exception.
     """
-    server = _Server(Hypercorn(app, limits), fast, limits, contained)
+    server = _Server(app, fast, limits, contained)
+    if fast is None or any(isinstance(listener, trio.SSLListener) for listener in listeners):
+        server.hypercorn()  # it will be needed, and here nobody waits for it
     async with trio.open_nursery() as connections:
         if fast is not None:
             await connections.start(fast.watch, name="hang-ups")
@@ -106,18 +112,29 @@ class _Server:
 
     def __init__(
         self,
-        hypercorn: Hypercorn,
+        app: AsgiApplication,
         fast: Face | None,
         limits: ServerLimits,
         contained: Callable[[], None],
     ) -> None:
-        self.hypercorn = hypercorn
         self.fast = fast
         self.limits = limits
         self.contained = contained
         self.live: set[_Guarded] = set()
         self.ended = trio.Event()
         self.is_draining = False
+        self._app = app
+        self._hypercorn: Hypercorn | None = None
+
+    def hypercorn(self) -> Hypercorn:
+        """Who speaks HTTP/2. Without TLS hardly any client does, so whoever is the first pays for
+        importing it, once: some 50 ms, for which the others wait as well.
+        """
+        if self._hypercorn is None:
+            from cortexd.daemon.hypercorn_connection import Hypercorn
+
+            self._hypercorn = Hypercorn(self._app, self.limits)
+        return self._hypercorn
 
     async def connection(self, accepted: Accepted) -> None:
         """Serve one accepted connection; nothing that happens in it leaves it."""
@@ -141,7 +158,8 @@ class _Server:
     async def drain(self, closing: Closing) -> None:
         """Let idle connections go now and busy ones within the grace; then break off the rest."""
         self.is_draining = True
-        await self.hypercorn.drain()
+        if self._hypercorn is not None:
+            await self._hypercorn.drain()
         self.ended = trio.Event()
         for guarded in self.live:
             guarded.drain()
@@ -187,7 +205,7 @@ class _Guarded:
             await self._run_hypercorn(_stream(accepted), already_read)
 
     async def _run_hypercorn(self, stream: Stream, already_read: bytes = b"") -> None:
-        self._hypercorn = self._server.hypercorn.connection(stream, already_read)
+        self._hypercorn = self._server.hypercorn().connection(stream, already_read)
         await self._hypercorn.run()
 
     def drain(self) -> None:

@@ -4,6 +4,8 @@ Stock Hypercorn 0.18 on Trio has two faults that a gateway with budgets cannot h
 one connection (which a client can cause with a few stray bytes) ends the whole server, and a client
 that never reads pins its request and the shutdown for ever. Here every send has a deadline, heads
 must arrive in time, and a hang-up is always seen; `http_server.py` contains what is raised.
+
+Imported when somebody first speaks HTTP/2, as Hypercorn is a tenth of an idle daemon's memory.
 """
 
 import logging
@@ -29,6 +31,7 @@ from hypercorn.typing import (
     Scope,
 )
 
+from cortexd.daemon.accepting import Stream
 from cortexd.daemon.server_limits import HANDSHAKE_SECONDS, ServerLimits
 
 AsgiApplication = Callable[
@@ -39,7 +42,6 @@ AsgiApplication = Callable[
     ],
     Awaitable[None],
 ]
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _CLOSE_SECONDS = 1
 _UNSENT_BYTES_MAX = 262_144  # of an HTTP/2 stream, beyond which its sender waits

@@ -17,7 +17,7 @@ PATHS = ("/metrics", "/health", "/status")
 
 
 class MetricsCore:
-    """A core for `AsgiApp`: everything here is read-only and needs no key."""
+    """A core: everything here is read-only and needs no key."""
 
     def __init__(
         self, metrics: Metrics, traffic: Traffic, desk: Desk, *, capped: tuple[Scope, ...]

@@ -25,9 +25,10 @@ from cortexd.daemon import logs
 from cortexd.daemon.admin_listener import serve_admin
 from cortexd.daemon.catalogue_watch import CatalogueWatch
 from cortexd.daemon.descriptors import raise_descriptor_limit
+from cortexd.daemon.faces import serve_core
 from cortexd.daemon.fleet_log import FleetLog
 from cortexd.daemon.garbage import collect_seldom
-from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves, serve
+from cortexd.daemon.http_server import Closing, Listener, ServerLimits, leaves
 from cortexd.daemon.metrics_listener import MetricsCore
 from cortexd.daemon.request_log import request_line
 from cortexd.daemon.sockets import (
@@ -46,10 +47,8 @@ from cortexd.fleet.operator import FleetOperations
 from cortexd.fleet.poller import run_poller
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.traffic import Traffic
-from cortexd.gateway.asgi import AsgiApp
 from cortexd.gateway.auth import Keyring, caps_of
-from cortexd.gateway.bodies import BodyLimits, BodyRoom
-from cortexd.gateway.http1 import Http1Face, Http1Limits
+from cortexd.gateway.bodies import BodyLimits
 from cortexd.gateway.pipeline import Gateway
 from cortexd.gateway.relay import Clocks
 from cortexd.gateway.settings import Settings
@@ -126,8 +125,10 @@ async def run_daemon(settings: DaemonSettings, output: logs.Output) -> None:
             watch = CatalogueWatch(config, settings.catalogue, traffic.adopt)
             await nursery.start(watch.run, name="catalogue watch")
             nursery.start_soon(_reload_on_signal, watch, name="reload signal")
-            await _start_metrics(nursery, config, sockets["metrics"], metrics, traffic, desk)
-            await _start_admin(nursery, config, traffic, metrics)
+            await _start_metrics(
+                nursery, config, sockets["metrics"], metrics, traffic, desk, deadlines
+            )
+            await _start_admin(nursery, config, traffic, metrics, deadlines)
             gateway = Gateway(
                 Keyring(config.entitlements),
                 traffic,
@@ -231,13 +232,21 @@ async def _start_fleet(
 
 
 async def _start_admin(
-    nursery: trio.Nursery, config: Config, traffic: Traffic, metrics: Metrics
+    nursery: trio.Nursery,
+    config: Config,
+    traffic: Traffic,
+    metrics: Metrics,
+    deadlines: Deadlines,
 ) -> None:
     path = config.gateway.admin_socket
     if path is not None:
         await nursery.start(
             partial(
-                serve_admin, FleetOperations(traffic), path, contained=metrics.connection_contained
+                serve_admin,
+                FleetOperations(traffic),
+                path,
+                deadlines,
+                contained=metrics.connection_contained,
             ),
             name="admin socket",
         )
@@ -250,17 +259,21 @@ async def _start_metrics(
     metrics: Metrics,
     traffic: Traffic,
     desk: Desk,
+    deadlines: Deadlines,
 ) -> None:
     capped = tuple(cap.scope for cap in caps_of(config.entitlements))
     core = MetricsCore(metrics, traffic, desk, capped=capped)
     await nursery.start(
         partial(
-            serve,
-            AsgiApp(core, _body_limits(config)),
-            [_listener(listener, None)],
+            serve_core,
+            core,
+            _listener(listener, None),
             _server_limits(config),
-            Closing(0),
+            _body_limits(config),
+            closing=Closing(0),
+            deadlines=deadlines,
             contained=metrics.connection_contained,
+            hears_hang_ups=False,
         ),
         name="metrics listener",
     )
@@ -278,15 +291,14 @@ async def _serve_gateway(
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Serve until drained, then say so."""
-    limits, room = _server_limits(config), BodyRoom(_body_limits(config))
-    fast = Http1Limits(limits.head_bytes_max, limits.head_seconds, limits.idle_seconds)
-    await serve(
-        AsgiApp(gateway, room),
-        [listener],
-        limits,
-        closing,
+    await serve_core(
+        gateway,
+        listener,
+        _server_limits(config),
+        _body_limits(config),
+        closing=closing,
+        deadlines=deadlines,
         contained=contained,
-        fast=Http1Face(gateway, fast, room, deadlines),
         task_status=task_status,
     )
     ended.set()

@@ -5,7 +5,6 @@ name into an instant. What a cap is, when it bites and when it comes back is the
 """
 
 import datetime
-import zoneinfo
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
@@ -104,7 +103,7 @@ def _civil(wall_ms: int, wait_ms: int | None, time_zone: str) -> str | None:
     at_seconds = round((wall_ms + wait_ms) / _MINUTE_MS) * 60
     try:
         return datetime.datetime.fromtimestamp(at_seconds, zone_of(time_zone)).isoformat()
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return None
 
 

@@ -5,7 +5,6 @@ to know what was spent within a window: `windows.py` and `periods.py` keep that.
 """
 
 import datetime
-import zoneinfo
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -70,9 +69,13 @@ def calendar(period: CalendarPeriod, time_zone: str) -> CapWindow:
 def zone_of(name: str) -> datetime.tzinfo:
     """The time zone of that name. UTC is known on every host, also where no database is.
 
-    Raises `zoneinfo.ZoneInfoNotFoundError` for any other zone that this host does not know.
+    Raises KeyError, ValueError or OSError for any other zone that this host does not know.
     """
-    return datetime.UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
+    if name == "UTC":
+        return datetime.UTC
+    import zoneinfo  # half a megabyte, which most configurations have no use for
+
+    return zoneinfo.ZoneInfo(name)
 
 
 def civil_period(
@@ -82,11 +85,11 @@ def civil_period(
 
     The end is the next period's begin. `midnight_ms`: any midnight there, which stands in for a
     zone that this host does not know any more (its clocks then change no more); None: such a zone
-    raises `zoneinfo.ZoneInfoNotFoundError`.
+    raises what `zone_of` raises.
     """
     try:
         zone = zone_of(window.time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         if midnight_ms is None:
             raise
         zone = _zone_with_midnight(midnight_ms)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from cortexd.daemon.admin_listener import METHODS, serve_admin
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.operations import NotDone
 from tests.support.fake_operations import FakeOperations
 from tests.test_manual import page, rows, section, spans
@@ -42,10 +43,16 @@ async def served(tmp_path: Path, operations: FakeOperations) -> AsyncIterator[Ad
     admin = Admin(operations, tmp_path / "admin.sock")
     with trio.fail_after(30):
         async with admin.http, trio.open_nursery() as nursery:
+            deadlines = Deadlines()
+            await nursery.start(deadlines.run, name="deadlines")
 
             async def start(*, task_status: trio.TaskStatus[None]) -> None:
                 await serve_admin(
-                    operations, str(admin.path), contained=admin.count, task_status=task_status
+                    operations,
+                    str(admin.path),
+                    deadlines,
+                    contained=admin.count,
+                    task_status=task_status,
                 )
 
             await nursery.start(start, name="admin socket")

@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from cortexd.daemon.admin_listener import serve_admin
+from cortexd.deadlines import Deadlines
 from cortexd.fleet.operations import ModelLine, NeuronLine, NotDone
 
 UNKNOWN = NotDone("No neuron is called ghost.", "Name one of: beast, scout.", 404)
@@ -104,11 +105,14 @@ def admin_socket(operations: FakeOperations, path: Path) -> Iterator[None]:
         with trio.CancelScope() as scope:
             stopping.append((trio.lowlevel.current_trio_token(), scope))
             async with trio.open_nursery() as nursery:
+                deadlines = Deadlines()
+                await nursery.start(deadlines.run, name="deadlines")
 
                 async def start(*, task_status: trio.TaskStatus[None]) -> None:
                     await serve_admin(
                         operations,
                         str(path),
+                        deadlines,
                         contained=lambda: faults.append("contained"),
                         task_status=task_status,
                     )

@@ -137,13 +137,17 @@ def one_door(library: str, doors: Set[str]) -> Rule:
 
 
 def imported_late(library: str) -> Rule:
-    """``library`` is imported inside functions only, so that nobody else pays for it."""
+    """``library`` is imported inside functions only, so that nobody else pays for it.
+
+    Or for type checkers, who pay anyway.
+    """
 
     def rule(source: Source) -> Iterator[str]:
         within = {
             id(inner)
             for node in ast.walk(source.tree)
             if isinstance(node, Function)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
             for inner in ast.walk(node)
         }
         for node in ast.walk(source.tree):
