@@ -20,7 +20,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import spec_from_file_location
 from typing import TYPE_CHECKING
-from zipfile import ZipFile
+from zipimport import zipimporter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +36,14 @@ WRONG_USAGE = 2
 
 
 class NativeModules(MetaPathFinder):
-    """Finds the modules in `NATIVE`: takes them from ``archive`` and gives the loader a real path.
+    """Finds the modules in ``code``, each once, and gives the loader a real path to what is there.
 
     ``suffix`` is what the running Python's extension files end in, for example
     ``.cpython-311-x86_64-linux-gnu.so``. ``directory`` replaces the anonymous files when it is set.
     """
 
-    def __init__(self, archive: str, *, suffix: str, directory: str | None) -> None:
-        self._archive = archive
+    def __init__(self, code: dict[str, bytes], *, suffix: str, directory: str | None) -> None:
+        self._code = code
         self._suffix = suffix
         self._directory = directory
 
@@ -54,12 +54,37 @@ class NativeModules(MetaPathFinder):
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """The import system's question (see `importlib.abc.MetaPathFinder.find_spec`)."""
-        if fullname not in NATIVE:
+        code = self._code.get(fullname)
+        if code is None:
             return None
-        with ZipFile(self._archive) as archive:
-            code = archive.read(entry_of(fullname, self._suffix))
         file = file_in(self._directory, fullname + self._suffix, code) if self._directory else None
-        return spec_of(fullname, file or file_in_memory(fullname, code))
+        spec = spec_of(fullname, file or file_in_memory(fullname, code))
+        del self._code[fullname]
+        return spec
+
+
+def native_code(archive: str, suffix: str) -> dict[str, bytes]:
+    """Module -> its C extension in the zip, of all in `NATIVE` that are there for this ABI.
+
+    By the reader that Python has opened the zip with: ``zipfile`` would read its directory once
+    more, which is a megabyte for as long as the process lives.
+    """
+    reader = zipimporter(archive)
+    code = {}
+    for module in NATIVE:
+        try:
+            code[module] = reader.get_data(entry_of(module, suffix))
+        except OSError:
+            continue  # `problem_with` says so
+    return code
+
+
+def entries_in(archive: str) -> set[str]:
+    """The names of everything in the zip."""
+    from zipfile import ZipFile  # only when something is missing
+
+    with ZipFile(archive) as opened:
+        return set(opened.namelist())
 
 
 def entry_of(module: str, suffix: str) -> str:
@@ -137,13 +162,16 @@ def run() -> int:
     """Run cortexd from the zip that this module was loaded from; gives the exit code."""
     archive = os.path.abspath(sys.path[0])
     suffix = EXTENSION_SUFFIXES[0]
-    with ZipFile(archive) as opened:
-        problem = problem_with(sys.version_info[:2], suffix, set(opened.namelist()))
+    code = native_code(archive, suffix)
+    entries = {entry_of(module, suffix) for module in code}
+    if len(code) < len(NATIVE):
+        entries = entries_in(archive)  # to say what is inside
+    problem = problem_with(sys.version_info[:2], suffix, entries)
     if problem is not None:
         print(f"cortexd: {problem}", file=sys.stderr)
         return WRONG_USAGE
     directory = os.environ.get(DIRECTORY_VARIABLE) or None
-    sys.meta_path.insert(0, NativeModules(archive, suffix=suffix, directory=directory))
+    sys.meta_path.insert(0, NativeModules(code, suffix=suffix, directory=directory))
     from cortexd.cli.main import main  # only importable from here on
 
     return main()

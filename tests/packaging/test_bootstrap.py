@@ -28,7 +28,8 @@ def archive(tmp_path: Path) -> Path:
 
 def loaded(archive: Path, directory: str | None) -> object:
     """msgspec._core as the finder gives it, beside the one that is already imported."""
-    finder = bootstrap.NativeModules(str(archive), suffix=SUFFIX, directory=directory)
+    code = bootstrap.native_code(str(archive), SUFFIX)
+    finder = bootstrap.NativeModules(code, suffix=SUFFIX, directory=directory)
     spec = finder.find_spec("msgspec._core")
     assert spec is not None
     return importlib.util.module_from_spec(spec).__file__
@@ -61,9 +62,22 @@ def test_a_python_that_is_too_old_is_told_so(version: tuple[int, ...]) -> None:
     assert problem == f"cortexd needs Python 3.11 or later; this is Python {found}"
 
 
-def test_other_modules_are_none_of_the_finders_business(archive: Path) -> None:
-    finder = bootstrap.NativeModules(str(archive), suffix=SUFFIX, directory=None)
+def test_other_modules_are_none_of_the_finders_business() -> None:
+    finder = bootstrap.NativeModules({"msgspec._core": b""}, suffix=SUFFIX, directory=None)
     assert finder.find_spec("json") is None
+
+
+def test_c_code_that_was_loaded_is_not_kept_in_memory(archive: Path) -> None:
+    code = bootstrap.native_code(str(archive), SUFFIX)
+    assert set(code) == {"msgspec._core"}
+    finder = bootstrap.NativeModules(code, suffix=SUFFIX, directory=None)
+    assert finder.find_spec("msgspec._core") is not None
+    assert code == {}
+
+
+def test_c_code_of_another_abi_is_not_taken(archive: Path) -> None:
+    assert bootstrap.native_code(str(archive), ".cpython-399-x86_64-linux-gnu.so") == {}
+    assert bootstrap.entries_in(str(archive)) == {f"msgspec/_core{SUFFIX}"}
 
 
 def test_c_code_is_loaded_from_memory(archive: Path) -> None:
