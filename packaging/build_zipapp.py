@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
+from types import CodeType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bootstrap import NATIVE, entry_of
@@ -213,14 +214,43 @@ def own_entries(root: Path) -> dict[str, bytes]:
 def compiled(entries: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     """A ``.pyc`` beside each module, valid without a look at the source's date.
 
-    Marshal format 2 has no back references: in later formats they depend on what else happens to
-    be loaded in the building process.
+    Two things in what marshal writes depend on what else is loaded in the building process: which
+    strings are interned, and what it marks for references back to it, which it omits where there
+    is but one reference in the process. `settled` takes care of both. (Format 2 has neither, and
+    takes a megabyte more of the daemon's memory, as nothing in it is shared.)
     """
     for name, source in entries.items():
         if name.endswith(".py") and name.split("/")[0] not in (*NOT_COMPILED, "__main__.py"):
             code = compile(source, f"{SHOWN_AS}/{name}", "exec", dont_inherit=True, optimize=0)
             flags = (0b01).to_bytes(4, "little")  # by hash, unchecked (PEP 552)
-            yield name + "c", MAGIC_NUMBER + flags + source_hash(source) + marshal.dumps(code, 2)
+            parts = settled(code)
+            packed = marshal.dumps(code)
+            del parts
+            yield name + "c", MAGIC_NUMBER + flags + source_hash(source) + packed
+
+
+def settled(code: CodeType) -> Sequence[object]:
+    """Another reference to everything in ``code``; what the process has but one of is interned."""
+    parts = list(parts_of(code))
+    for part in parts:
+        if isinstance(part, str) and len(part) <= 1:
+            sys.intern(part)
+    return parts
+
+
+def parts_of(constant: object) -> Iterator[object]:
+    """Everything in a constant, which may be code, that others might refer to as well."""
+    yield constant
+    if isinstance(constant, CodeType):
+        yield from (constant.co_filename, constant.co_name, constant.co_qualname)
+        for names in (constant.co_names, constant.co_varnames, constant.co_cellvars):
+            yield from names
+        yield from constant.co_freevars
+        for part in constant.co_consts:
+            yield from parts_of(part)
+    elif isinstance(constant, tuple | frozenset):
+        for part in constant:
+            yield from parts_of(part)
 
 
 def write(out: Path, entries: Mapping[str, bytes], interpreter: str) -> None:

@@ -1,5 +1,7 @@
 """The build's decisions: what of a wheel goes in, and what stops the build."""
 
+import marshal
+import sys
 import zipfile
 from pathlib import Path
 
@@ -96,6 +98,26 @@ def test_compiled_code_does_not_depend_on_the_place_it_was_built_in() -> None:
     assert list(first) == ["a/b.pyc"]
     assert first == second
     assert b"cortexd.pyz/a/b.py" in first["a/b.pyc"]
+
+
+def test_compiled_code_does_not_depend_on_what_else_is_loaded() -> None:
+    """Two builds of one commit compare equal, and the second one may have imported more."""
+    source = {
+        "a.py": b"def f(a_name, b='a text', c='\xc2\xa7'): return 'v' in ('a name', b, 1.5)\n"
+    }
+    [(_, alone)] = build_zipapp.compiled(source)
+    code = marshal.loads(alone[16:])
+    held = [build_zipapp.settled(code), sys.intern("\xa7"), sys.intern("a_name")]
+    [(_, in_company)] = build_zipapp.compiled(source)
+    assert alone == in_company
+    assert held
+
+
+def test_what_is_said_several_times_is_compiled_in_once() -> None:
+    """Loaded code shares it then; file names alone would take half a megabyte."""
+    source = {"a.py": b"def f(): return 'a text'\ndef g(): return 'a text'\n"}
+    [(_, compiled)] = build_zipapp.compiled(source)
+    assert compiled.count(b"a text") == compiled.count(b"cortexd.pyz/a.py") == 1
 
 
 def elf(code: bytes, *, extra: bytes) -> bytes:
