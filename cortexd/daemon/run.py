@@ -137,9 +137,7 @@ async def run_daemon(settings: DaemonSettings, output: logs.Output) -> None:
                 pool=pool,
                 tell=partial(_tell, metrics, output),
             )
-            if config.gateway.stream_pump:
-                await nursery.start(pool.pump.run, name="pump")
-            await nursery.start(gateway.heartbeats.run, name="heartbeats")
+            await _start_streams(nursery, config, pool, gateway)
             ended = trio.Event()
             await nursery.start(
                 partial(
@@ -229,6 +227,15 @@ async def _start_fleet(
                 name=f"first poll of {neuron.name}",
             )
     return traffic
+
+
+async def _start_streams(
+    nursery: trio.Nursery, config: Config, pool: Pool, gateway: Gateway
+) -> None:
+    """What all streams have one of: who passes them on, and who keeps them alive."""
+    if config.gateway.stream_pump:
+        await nursery.start(pool.pump.run, name="pump")
+    await nursery.start(gateway.heartbeats.run, name="heartbeats")
 
 
 async def _start_admin(
