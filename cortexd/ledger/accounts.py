@@ -96,7 +96,7 @@ from cortexd.ledger.entries import (
     model_label,
     request_label,
 )
-from cortexd.ledger.lifetimes import Counters
+from cortexd.ledger.lifetimes import Counters, CountersOn, count_charge
 from cortexd.ledger.limit_table import LimitTable
 from cortexd.ledger.limits import clamped, refusal
 from cortexd.ledger.reservations import IllegalEntry, Reservations
@@ -125,6 +125,7 @@ class Accounts:
         self._limits = LimitTable(buckets=buckets)
         self._reservations = Reservations()
         self._counters: dict[Scope, Counters] = {}
+        self._counters_on = CountersOn(self._counters)
         self._template_tokens: dict[ModelLabel, int] = {}
 
     # Decisions: they return entries to apply, and change nothing.
@@ -150,7 +151,7 @@ class Accounts:
             raise ValueError(f"scopes {scopes!r}")
         now_ms = max(now_ms, self.now_ms)
         tokens = _amount(tokens)
-        limits = self._limits.on(scopes)
+        limits = self._limits.on[scopes]
         refused = refusal(limits.enforcing, now_ms, tokens)
         if refused is not None and least is not None and least < tokens:
             least = _amount(least)
@@ -183,9 +184,7 @@ class Accounts:
             _amount(charge.prompt_tokens),
             _amount(charge.completion_tokens),
         )
-        return (entry,), Settled(
-            reservation_id, found.scopes, tokens, max(0, tokens - found.tokens)
-        )
+        return (entry,), Settled(reservation_id, found.w, tokens, max(0, tokens - found.a))
 
     def configure(
         self, now_ms: int, caps: Iterable[Cap], *, wall_ms: int | None = None
@@ -257,7 +256,7 @@ class Accounts:
     def standings(self, scopes: tuple[Scope, ...], now_ms: int) -> tuple[Standing, ...]:
         """How the caps on `scopes` that are asked for stand, in that order."""
         now_ms = max(now_ms, self.now_ms)
-        return tuple([limit.standing(now_ms) for limit in self._limits.on(scopes).asked_for])
+        return tuple([limit.standing(now_ms) for limit in self._limits.on[scopes].asked_for])
 
     def lifetime(self, scope: Scope) -> Lifetime:
         """Counters of `scope` since its first request."""
@@ -282,46 +281,47 @@ class Accounts:
         """Let `entry` happen. Raises IllegalEntry, and changes nothing, if it cannot."""
         if entry.t < self.now_ms:
             raise IllegalEntry(f"time runs backwards from {self.now_ms} to {entry.t}")
-        match entry:
-            case HoldEntry():
-                self._apply_hold(entry)
-            case CloseEntry():
-                self._apply_close(entry)
-            case LimitEntry():
-                self._apply_limit(entry)
-            case DropEntry():
-                self._limits.apply_drop(entry)
-            case RollEntry():
-                self._limits.apply_roll(entry)
-            case GhostEntry():
-                self._reservations.haunt(entry.i, entry.x)
-            case LearnEntry():
-                self._apply_learn(entry)
-            case MarkEntry():
-                pass
-            case _:
-                assert_never(entry)
+        # By type, as nearly all are one of the first two: a class pattern costs a replay 6 %.
+        if type(entry) is HoldEntry:
+            self._apply_hold(entry)
+        elif type(entry) is CloseEntry:
+            self._apply_close(entry)
+        else:
+            match entry:
+                case LimitEntry():
+                    self._apply_limit(entry)
+                case DropEntry():
+                    self._limits.apply_drop(entry)
+                case RollEntry():
+                    self._limits.apply_roll(entry)
+                case GhostEntry():
+                    self._reservations.haunt(entry.i, entry.x)
+                case LearnEntry():
+                    self._apply_learn(entry)
+                case MarkEntry():
+                    pass
+                case _:
+                    assert_never(entry)
         self.now_ms = entry.t
 
     def _apply_hold(self, entry: HoldEntry) -> None:
-        now_ms, tokens, limits = entry.t, entry.a, self._limits.on(entry.w)
+        now_ms, scopes, tokens = entry.t, entry.w, entry.a
+        limits = self._limits.on[scopes]
         for limit in limits.enforcing:
             if not limit.fits(now_ms, tokens):
                 raise IllegalEntry(f"{entry} does not fit {limit.standing(now_ms)}")
         self._reservations.add(entry)
         for limit in limits.every:
             limit.hold(now_ms, tokens)
-        for scope in entry.w:
-            if scope not in self._counters:
-                self._counters[scope] = Counters(Lifetime())
-            self._counters[scope].requests += 1
+        for counters in self._counters_on[scopes]:
+            counters.requests += 1
 
     def _apply_close(self, entry: CloseEntry) -> None:
-        found = self._reservations.remove(entry.i)
-        for limit in self._limits.on(found.scopes).every:
-            limit.close(entry.t, found.tokens, entry.a)
-        for scope in found.scopes:
-            self._counters[scope].count_charge(entry, reserved=found.tokens)
+        held = self._reservations.remove(entry.i)
+        now_ms, scopes, reserved, charged = entry.t, held.w, held.a, entry.a
+        for limit in self._limits.on[scopes].every:
+            limit.close(now_ms, reserved, charged)
+        count_charge(self._counters_on[scopes], entry, reserved=reserved)
 
     def _apply_limit(self, entry: LimitEntry) -> None:
         self._limits.apply_limit(
@@ -362,7 +362,7 @@ class Accounts:
             if not books.window.makes_sense:
                 raise BrokenBooks(f"a window that cannot be: {books}")
             accounts._limits.restore(books, accounts._reservations.on(books.scope))
-        accounts._counters = {scope: Counters(lifetime) for scope, lifetime in snapshot.life}
+        accounts._counters.update((scope, Counters(counted)) for scope, counted in snapshot.life)
         accounts._template_tokens = dict(snapshot.learned)
         accounts.check()
         if accounts.dump() != snapshot:

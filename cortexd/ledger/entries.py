@@ -13,7 +13,7 @@ keeps them, and everything outside ASCII, out of every name by construction.
 """
 
 import re
-from typing import Annotated, Literal, NewType, TypeAlias
+from typing import Annotated, Literal, NewType, TypeAlias, final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -213,6 +213,7 @@ class _Entry(
     t: Milliseconds
 
 
+@final
 class HoldEntry(_Entry, frozen=True, tag="hold"):
     """A reservation `i` of `a` tokens against the scopes `w`; `rid` is the request's id."""
 
@@ -222,6 +223,7 @@ class HoldEntry(_Entry, frozen=True, tag="hold"):
     rid: str = ""
 
 
+@final
 class CloseEntry(_Entry, frozen=True, tag="close"):
     """Reservation `i` ends; `a` tokens are charged, `p` of the prompt and `o` of the output."""
 

@@ -35,9 +35,9 @@ from cortexd.ledger.segment import Segment, segment_name
 
 __all__ = ["Condition", "Journal", "JournalFailed", "JournalSettings", "LedgerProblem"]
 
-# A start applies all entries of a segment again, some 50,000 a second where each request has four
-# caps: so many bytes are 16,000 entries and a third of a second. Segments that are smaller still
-# would hold little but snapshots where there are a thousand keys.
+# A start applies all entries of a segment again, some 250,000 a second where each request has four
+# caps: so many bytes are 16,000 entries and less than a tenth of a second. Smaller segments would
+# hold little but snapshots where there are a thousand keys.
 SEGMENT_BYTES_MAX = 2 << 20
 
 # Shortest time between two segments that begin because the wall clock was moved.

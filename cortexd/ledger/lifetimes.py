@@ -4,7 +4,9 @@ Owns their arithmetic and the meaning of *uncertain*. Refuses to know caps: thes
 for every scope that ever made a request, capped or not.
 """
 
-from cortexd.ledger.entries import AMOUNT_MAX, CloseEntry, Lifetime
+from collections.abc import Iterable
+
+from cortexd.ledger.entries import AMOUNT_MAX, CloseEntry, Lifetime, Scope
 
 COUNTED = ("settle", "release")
 """Reasons for closing that rest on knowledge; a charge for any other is uncertain."""
@@ -23,17 +25,6 @@ class Counters:
         self.uncertain = lifetime.uncertain
         self.overrun = lifetime.overrun
 
-    def count_charge(self, entry: CloseEntry, *, reserved: int) -> None:
-        """Add the charge of `entry`, for which `reserved` tokens had been reserved."""
-        tokens = entry.a
-        self.tokens += tokens
-        self.prompt += entry.p
-        self.completion += entry.o
-        if entry.y not in COUNTED:
-            self.uncertain += tokens
-        if tokens > reserved:
-            self.overrun += tokens - reserved
-
     def lifetime(self) -> Lifetime:
         """The counters now, each no larger than an amount can be."""
         return Lifetime(
@@ -44,3 +35,35 @@ class Counters:
             min(self.uncertain, AMOUNT_MAX),
             min(self.overrun, AMOUNT_MAX),
         )
+
+
+class CountersOn(dict[tuple[Scope, ...], tuple[Counters, ...]]):
+    """The counters of the scopes of one request, by these scopes; they begin when asked for.
+
+    `by_scope`: where all of them are, by one scope each.
+    """
+
+    def __init__(self, by_scope: dict[Scope, Counters]) -> None:
+        super().__init__()
+        self._by_scope = by_scope
+
+    def __missing__(self, scopes: tuple[Scope, ...]) -> tuple[Counters, ...]:
+        for scope in scopes:
+            if scope not in self._by_scope:
+                self._by_scope[scope] = Counters(Lifetime())
+        found = self[scopes] = tuple([self._by_scope[scope] for scope in scopes])
+        return found
+
+
+def count_charge(scopes: Iterable[Counters], entry: CloseEntry, *, reserved: int) -> None:
+    """Add what `entry` charges to the counters of its scopes, which had reserved so much."""
+    tokens, prompt, completion = entry.a, entry.p, entry.o
+    is_counted, overrun = entry.y in COUNTED, tokens - reserved
+    for counters in scopes:
+        counters.tokens += tokens
+        counters.prompt += prompt
+        counters.completion += completion
+        if not is_counted:
+            counters.uncertain += tokens
+        if overrun > 0:
+            counters.overrun += overrun

@@ -40,12 +40,37 @@ class OnScopes(msgspec.Struct, frozen=True):
     shadows: tuple[Limit, ...]
 
 
+class LimitsOn(dict[tuple[Scope, ...], OnScopes]):
+    """The limits on the scopes of one request, by these scopes; looked up when asked for.
+
+    `by_scope`: where all of them are, by one scope each.
+    """
+
+    def __init__(self, by_scope: dict[Scope, list[Limit]]) -> None:
+        super().__init__()
+        self._by_scope = by_scope
+
+    def __missing__(self, scopes: tuple[Scope, ...]) -> OnScopes:
+        every = tuple(limit for scope in scopes for limit in self._by_scope.get(scope, ()))
+        asked_for = tuple(limit for limit in every if not limit.retired)
+        found = self[scopes] = OnScopes(
+            every,
+            asked_for,
+            enforcing=tuple(limit for limit in asked_for if not limit.shadow),
+            shadows=tuple(limit for limit in asked_for if limit.shadow),
+        )
+        return found
+
+
 class LimitTable:
-    """Every limit that was ever asked for. `buckets`: grains of a rolling window."""
+    """Every limit that was ever asked for. `buckets`: grains of a rolling window.
+
+    `on[scopes]`: the limits on the scopes of one request.
+    """
 
     __slots__ = (
-        *("_by_id", "_by_scope", "_by_scopes", "_calendars", "_clock", "_same_periods"),
-        "buckets",
+        *("_by_id", "_by_scope", "_calendars", "_clock", "_same_periods"),
+        *("buckets", "on"),
     )
 
     def __init__(self, *, buckets: int) -> None:
@@ -54,7 +79,7 @@ class LimitTable:
         self._by_id: dict[LimitId, Limit] = {}
         self._by_scope: dict[Scope, list[Limit]] = {}
         # As many as there are keys, for each request asks four times; until a cap changes.
-        self._by_scopes: dict[tuple[Scope, ...], OnScopes] = {}
+        self.on = LimitsOn(self._by_scope)
         self._calendars: list[tuple[Limit, Calendar]] = []
         # The wall clock times at which all civil periods are the current ones; None: not known.
         self._same_periods: tuple[float, float] | None = None
@@ -62,23 +87,6 @@ class LimitTable:
     def every(self) -> tuple[Limit, ...]:
         """All limits, by name."""
         return tuple(self._by_id[name] for name in sorted(self._by_id))
-
-    def on(self, scopes: tuple[Scope, ...]) -> OnScopes:
-        """The limits on `scopes`."""
-        found = self._by_scopes.get(scopes)
-        if found is None:
-            found = self._by_scopes[scopes] = self._look_up(scopes)
-        return found
-
-    def _look_up(self, scopes: tuple[Scope, ...]) -> OnScopes:
-        every = tuple(limit for scope in scopes for limit in self._by_scope.get(scope, ()))
-        asked_for = tuple(limit for limit in every if not limit.retired)
-        return OnScopes(
-            every,
-            asked_for,
-            enforcing=tuple(limit for limit in asked_for if not limit.shadow),
-            shadows=tuple(limit for limit in asked_for if limit.shadow),
-        )
 
     # From the caps that an operator wants to the entries that make it so.
 
@@ -168,7 +176,7 @@ class LimitTable:
         limit.hard_cap = entry.c
         limit.shadow = entry.h
         limit.retired = False
-        self._by_scopes.clear()
+        self.on.clear()
 
     def apply_drop(self, entry: DropEntry) -> None:
         """A cap is no longer enforced."""
@@ -176,7 +184,7 @@ class LimitTable:
         if limit is None or limit.retired:
             raise IllegalEntry(f"limit {entry.l} is dropped but was not enforced")
         limit.retired = True
-        self._by_scopes.clear()
+        self.on.clear()
 
     def apply_roll(self, entry: RollEntry) -> None:
         """A civil period begins."""

@@ -62,15 +62,18 @@ class Limit:
 
     def fits(self, now_ms: int, tokens: int) -> bool:
         """Whether there is room for `tokens` more at `now_ms`, whether or not it is enforced."""
-        used = self.window.spent_at(now_ms) + self.reserved
-        return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap
+        window = self.window
+        room = self.hard_cap - self.reserved - (tokens if self.unit == "tok" else 1)
+        return window.remembered <= room or window.spent_at(now_ms) <= room
 
     def hold(self, now_ms: int, tokens: int) -> None:
         """A reservation of `tokens` is made."""
-        if self.unit == "req":
-            self.window.charge(now_ms, 1)
+        if self.unit == "tok":
+            self.reserved += tokens
+        elif self.unit == "con":
+            self.reserved += 1
         else:
-            self.reserved += self.cost(tokens)
+            self.window.charge(now_ms, 1)
 
     def close(self, now_ms: int, reserved: int, charged: int) -> None:
         """A reservation of `reserved` tokens ends and is charged `charged`."""

@@ -41,25 +41,25 @@ class CivilClock:
 class Fixed:
     """Charges that count until the end of their period of `window.ms`, in ledger time."""
 
-    __slots__ = ("_begins_ms", "_spent", "window")
+    __slots__ = ("_begins_ms", "remembered", "window")
 
     def __init__(self, window: CapWindow, now_ms: int, spent: int = 0) -> None:
         if window.ms < 1:
             raise ValueError(f"a fixed window of {window.ms} ms")
         self.window = window
         self._begins_ms = self._begin(now_ms)
-        self._spent = spent
+        self.remembered = spent
 
     def spent_at(self, now_ms: int) -> int:
         """What counts at `now_ms`, which is not before the last charge."""
-        return 0 if now_ms >= self._begins_ms + self.window.ms else min(self._spent, AMOUNT_MAX)
+        return 0 if now_ms >= self._begins_ms + self.window.ms else min(self.remembered, AMOUNT_MAX)
 
     def charge(self, now_ms: int, amount: int) -> None:
         """Count `amount` until the end of the period of `now_ms`."""
         if now_ms >= self._begins_ms + self.window.ms:
             self._begins_ms = self._begin(now_ms)
-            self._spent = 0
-        self._spent += amount
+            self.remembered = 0
+        self.remembered += amount
 
     def fit(self, now_ms: int, room: int) -> Fit | None:
         """When no more than `room` will count, if nothing more is charged."""
@@ -81,7 +81,7 @@ class Fixed:
 
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""
-        return None if self._spent >= 0 else f"{self._spent} in a period"
+        return None if self.remembered >= 0 else f"{self.remembered} in a period"
 
     def _begin(self, now_ms: int) -> int:
         return now_ms - now_ms % self.window.ms
@@ -90,7 +90,7 @@ class Fixed:
 class Calendar:
     """Charges that count until the civil period ends, which somebody has to say: `begin`."""
 
-    __slots__ = ("_clock", "_spent", "roll", "window")
+    __slots__ = ("_clock", "remembered", "roll", "window")
 
     def __init__(
         self, window: CapWindow, roll: CalendarRoll, clock: CivilClock, spent: int = 0
@@ -98,12 +98,12 @@ class Calendar:
         self.window = window
         self.roll = roll
         self._clock = clock
-        self._spent = spent
+        self.remembered = spent
 
     def begin(self, roll: CalendarRoll) -> None:
         """A new period begins: nothing counts in it yet."""
         self.roll = roll
-        self._spent = 0
+        self.remembered = 0
 
     def is_over(self, now_ms: int, wall_ms: int) -> bool:
         """Whether the wall clock says another period, and nearly all of this one has passed.
@@ -117,11 +117,11 @@ class Calendar:
 
     def spent_at(self, now_ms: int) -> int:
         """What counts in this period."""
-        return min(self._spent, AMOUNT_MAX)
+        return min(self.remembered, AMOUNT_MAX)
 
     def charge(self, now_ms: int, amount: int) -> None:
         """Count `amount` until the period ends."""
-        self._spent += amount
+        self.remembered += amount
 
     def fit(self, now_ms: int, room: int) -> Fit | None:
         """When no more than `room` will count: in the next period, as far as one can foresee."""
@@ -133,7 +133,7 @@ class Calendar:
 
     def restored_in_ms(self, now_ms: int, *, reserved: int) -> int | None:
         """How long until nothing counts, if what is `reserved` were charged now."""
-        if not reserved and not self._spent:
+        if not reserved and not self.remembered:
             return 0
         return max(0, self._ends_ms() - now_ms)
 
@@ -154,7 +154,7 @@ class Calendar:
 
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""
-        return None if self._spent >= 0 else f"{self._spent} in a period"
+        return None if self.remembered >= 0 else f"{self.remembered} in a period"
 
 
 class Held:
@@ -163,6 +163,7 @@ class Held:
     __slots__ = ()
 
     window = HELD
+    remembered = 0
 
     def spent_at(self, now_ms: int) -> int:
         """Nothing."""

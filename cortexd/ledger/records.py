@@ -15,8 +15,9 @@ separator is a TAB for that reason, and `entries.py` keeps the names to their al
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -31,8 +32,8 @@ HINT_BYTES = 64
 
 _HINT_SALT = b"hint"
 _CHECKSUM_CHARS = 16
-_NUMBER = b',"n":%d,"d":'
-_PLACE = _NUMBER + b"%d}"
+_PLACE = b',"n":%d,"d":%d}'
+_WATERMARK = b',"d":'
 _LINE = b"%s\t%s\n"
 
 
@@ -82,7 +83,8 @@ class _FormatAndWriter(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_entry: Callable[[bytes], Entry] = msgspec.json.Decoder(Entry).decode
+_entry_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+_decode_entry, _decode_entries = _entry_decoder.decode, _entry_decoder.decode_lines
 _decode_place = msgspec.json.Decoder(Place).decode
 _decode_snapshot = msgspec.json.Decoder(_SnapshotLine).decode
 _decode_header = msgspec.json.Decoder(Header).decode
@@ -158,17 +160,24 @@ def proven(line: bytes, salt: bytes) -> bytes | None:
     return payload if _checksum(payload, salt) == line[:_CHECKSUM_CHARS] else None
 
 
-def prover(salt: bytes) -> Callable[[bytes], bytes | None]:
-    """`proven` for many lines of one segment: keying the hash is half of its price."""
-    keyed = blake2b(digest_size=8, key=salt)
+Prover: TypeAlias = Callable[[Iterable[bytes]], list[bytes]]
+"""The JSON of the lines of one segment, up to the first that is not proven by its checksum."""
 
-    def prove(line: bytes) -> bytes | None:
-        payload = line[_CHECKSUM_CHARS + 1 :]
-        if not payload or line[_CHECKSUM_CHARS : _CHECKSUM_CHARS + 1] != b"\t":
-            return None
-        hashed = keyed.copy()
-        hashed.update(payload)
-        return payload if hashed.hexdigest().encode() == line[:_CHECKSUM_CHARS] else None
+
+def prover(salt: bytes) -> Prover:
+    """`proven` for many lines of one segment: keying the hash is half of its price."""
+    keyed_copy = blake2b(digest_size=8, key=salt).copy
+
+    def prove(lines: Iterable[bytes]) -> list[bytes]:
+        payloads: list[bytes] = []
+        for line in lines:
+            checksum, _, payload = line.partition(b"\t")
+            hashed = keyed_copy()
+            hashed.update(payload)
+            if hashed.hexdigest().encode() != checksum or not payload:
+                break
+            payloads.append(payload)
+        return payloads
 
     return prove
 
@@ -189,21 +198,54 @@ def entry_of(payload: bytes, place: Place) -> Entry:
         raise _unknown(error) from error
 
 
-def entry_numbered(payload: bytes, n: int) -> tuple[Entry, Place] | None:
-    """The entry of a proven line if its number is `n`; None if it is another line.
+class Run(NamedTuple):
+    """Entries that follow each other. `watermarks`: the `d` of the place of each."""
 
-    What `place_of` and `entry_of` say, at half of their price where the line is as it should be.
-    Raises Misread for an unknown kind or field.
+    entries: list[Entry]
+    watermarks: list[int]
+
+
+def run_of(payloads: Sequence[bytes], n: int) -> Run:
+    """The entries of proven lines that are numbered from `n` on: none if the first is not.
+
+    It may end before these do. What `place_of` and `entry_of` say, at a quarter of their price
+    where lines are as they should be. Raises Misread if the first is of an unknown kind or has an
+    unknown field.
     """
-    front, _, end = payload.rpartition(_NUMBER % n)
-    durable_n = end[:-1]
-    if not durable_n.isdigit() or end[-1:] != b"}":
-        place = place_of(payload)
-        return None if place is None or place.n != n else (entry_of(payload, place), place)
-    try:
-        return _decode_entry(front + b"}"), Place(n, int(durable_n))
-    except msgspec.MsgspecError as error:
-        raise _unknown(error) from error
+    # All lines go through one step and then through the next: so the code of a step (msgspec's, or
+    # the hash's) stays in the processor's cache, which takes a quarter off the price.
+    fronts, watermarks = _plain_fronts(payloads, n)
+    if fronts:
+        try:
+            entries = _decode_entries(b"}\n".join(fronts) + b"}")
+        except msgspec.MsgspecError:
+            entries = []  # one of them is unknown, maybe not the first
+        if len(entries) == len(fronts):
+            return Run(entries, watermarks)
+    place = place_of(payloads[0]) if payloads else None
+    if place is None or place.n != n:
+        return Run([], [])
+    return Run([entry_of(payloads[0], place)], [place.d])
+
+
+def _plain_fronts(payloads: Sequence[bytes], n: int) -> tuple[list[bytes], list[int]]:
+    """The lines without their places and watermarks, as far as they are spelled as we do it."""
+    fronts: list[bytes] = []
+    watermarks: list[int] = []
+    end, durable_n = _WATERMARK + b"0}", 0
+    for number, payload in enumerate(payloads, n):
+        front = payload.removesuffix(b',"n":%d%b' % (number, end))
+        if len(front) == len(payload):
+            # The first of a batch: it brings a newer watermark.
+            end = payload[payload.rfind(_WATERMARK) :]
+            front = payload.removesuffix(b',"n":%d%b' % (number, end))
+            digits = end[len(_WATERMARK) : -1]
+            if len(front) == len(payload) or not digits.isdigit() or end[-1:] != b"}":
+                break
+            durable_n = int(digits)
+        fronts.append(front)
+        watermarks.append(durable_n)
+    return fronts, watermarks
 
 
 def header_of(line: bytes) -> Header | None:

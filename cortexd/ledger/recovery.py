@@ -31,7 +31,7 @@ hint, and returns the accounts or says where and why it will not.
 # Rule 1 stands before 2 and 3 since the line is then good, and a watermark is judged against the
 # number that it brings.
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -43,14 +43,19 @@ from cortexd.ledger.records import (
     Misread,
     OtherFormat,
     Place,
-    entry_numbered,
     header_of,
     place_of,
+    proven,
     prover,
+    run_of,
     snapshot_of,
 )
 from cortexd.ledger.reservations import IllegalEntry
 from cortexd.ledger.windows import BUCKETS
+
+# Lines that are read together: some hundreds, which is little memory, and all that a processor's
+# cache can hold.
+_RUN_BYTES = 32 << 10
 
 
 class Torn(msgspec.Struct, frozen=True):
@@ -124,29 +129,51 @@ def replay(data: bytes, hint: Hint | None = None, *, buckets: int = BUCKETS) -> 
     return Recovered(header=header, accounts=accounts, n=reading.n, torn=torn)
 
 
-class Reading:
-    """One pass over a segment: header, snapshot, entries, rest, to be asked for in this order.
+class _Stretch(msgspec.Struct, frozen=True):
+    """Lines whose entries are being given: the first is `line`, at `offset`, behind entry `n`.
 
-    `n`: number of the last good entry. `place`: where the entry stands that `entries` gave last.
-    `line` and `offset`: where the next line to be read begins, or the one that was given last.
+    `lines` may go on with others. `watermarks`: of these entries.
     """
 
+    n: int
+    line: int
+    offset: int
+    lines: Sequence[bytes] = ()
+    watermarks: Sequence[int] = ()
+
+
+class Reading:
+    """One pass over a segment: header, snapshot, entries, rest, to be asked for in this order."""
+
     def __init__(self, data: bytes, hint: Hint | None) -> None:
-        self.n = 0
-        self.place = Place(0, 0)
-        self.offset = 0
+        self._data = data
+        self._hint = hint
         self._seg = 0
         self._salt = b""
         self._prove = prover(b"")
-        self._data = data
-        self._hint = hint
-        self._lines = data.split(b"\n")  # the last is what no LF follows: b"" if all is well
-        self._at = 0
+        # The entries that are being given, and how many of them have been judged.
+        self._given = _Stretch(n=0, line=1, offset=0)
+        self._good = 0
+
+    @property
+    def n(self) -> int:
+        """Number of the last good entry."""
+        return self._given.n + self._good
+
+    @property
+    def place(self) -> Place:
+        """Where the entry stands that is being judged."""
+        return Place(self.n + 1, self._given.watermarks[self._good])
 
     @property
     def line(self) -> int:
-        """Number of the line at `offset`, from 1."""
-        return self._at + 1
+        """Number, from 1, of the line behind the last good one."""
+        return self._given.line + self._good
+
+    @property
+    def offset(self) -> int:
+        """Where that line begins."""
+        return self._given.offset + sum(map(len, self._given.lines[: self._good])) + self._good
 
     def header(self) -> Header:
         """Read the first line, which says how to read the others. Raises OtherFormat."""
@@ -159,11 +186,10 @@ class Reading:
             raise self.corrupt(str(error)) from error
         if header is None:
             raise self.corrupt("the header is damaged")
-        self.n = header.n
         self._seg = header.seg
         self._salt = bytes.fromhex(header.salt)
         self._prove = prover(self._salt)
-        self._next_line(line)
+        self._given = _Stretch(header.n, 2, len(line) + 1)
         return header
 
     def snapshot(self, *, buckets: int) -> Accounts:
@@ -176,7 +202,7 @@ class Reading:
             accounts = Accounts.load(snapshot, buckets=buckets)
         except (Misread, BrokenBooks) as error:
             raise self.corrupt(str(error)) from error
-        self._next_line(line)
+        self._given = _Stretch(self.n, 3, self.offset + len(line) + 1)
         return accounts
 
     def entries(self) -> Iterator[Entry]:
@@ -185,30 +211,21 @@ class Reading:
         An entry counts as good (in `n`, `line` and `offset`) when the next one is asked for, so
         that `corrupt` names its line for as long as the caller judges it.
         """
-        last = len(self._lines) - 1
-        prove = self._prove
-        while self._at <= last:
-            # No line feed follows the last line, or it rotted: rule 1.
-            line = self._lines[self._at] if self._at < last else self._lines[last][:-1]
-            payload = prove(line)
-            if payload is None:
-                return
+        while True:
             try:
-                found = entry_numbered(payload, self.n + 1)
+                entries = self._next_run()
             except Misread as error:
                 raise self.corrupt(str(error)) from error
-            if found is None:
+            if not entries:
                 return
-            entry, self.place = found
-            yield entry
-            self.n += 1
-            self.offset += len(line) + 1
-            self._at += 1
+            for self._good, entry in enumerate(entries):
+                yield entry
+            self._good = len(entries)
 
     def rest(self) -> Torn | None:
         """Judge what follows the last good line: nothing, a torn tail, or damage."""
         tail = self._data[self.offset :]
-        watermark = self._watermark_from_here()
+        watermark = self._watermark_in(tail)
         if watermark is not None and watermark > self.n:
             raise self.corrupt("damage inside durable data", watermark)
         if self._hint is not None and not self._is_within(self._hint):
@@ -230,16 +247,33 @@ class Reading:
             hint=self._hint,
         )
 
+    def _next_run(self) -> list[Entry]:
+        """Go on behind the last good line; none if the sequence breaks there. Raises Misread."""
+        given = self._given = _Stretch(self.n, self.line, self.offset)
+        self._good = 0
+        lines = self._lines_at(given.offset)
+        found = run_of(self._prove(lines), given.n + 1)
+        self._given = _Stretch(given.n, given.line, given.offset, lines, found.watermarks)
+        return found.entries
+
+    def _lines_at(self, begin: int) -> list[bytes]:
+        """Some of the lines from there on, without their LFs."""
+        data = self._data
+        end = data.rfind(b"\n", begin, begin + _RUN_BYTES)
+        if end < 0:
+            end = data.find(b"\n", begin)
+        if end < 0:
+            return [data[begin:-1]]  # no line feed follows, or it rotted: rule 1
+        return data[begin:end].split(b"\n")
+
     def _terminated_line(self) -> bytes:
         """The line here without its LF; b"" where the file ends before the LF."""
-        return self._lines[self._at] if self._at < len(self._lines) - 1 else b""
+        begin = self.offset
+        end = self._data.find(b"\n", begin)
+        return b"" if end < 0 else self._data[begin:end]
 
-    def _next_line(self, line: bytes) -> None:
-        self.offset += len(line) + 1
-        self._at += 1
-
-    def _watermark_from_here(self) -> int | None:
-        payloads = map(self._prove, self._lines[self._at :])
+    def _watermark_in(self, tail: bytes) -> int | None:
+        payloads = (proven(line, self._salt) for line in tail.split(b"\n"))
         places = (place_of(payload) for payload in payloads if payload is not None)
         return max((place.d for place in places if place is not None), default=None)
 

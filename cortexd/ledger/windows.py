@@ -33,22 +33,26 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 class Balance:
-    """Charges that count for ever."""
+    """Charges that count for ever.
 
-    __slots__ = ("_spent",)
+    `remembered`, here as in every window: all that was charged and is not forgotten yet, so no less
+    than what counts at any time, and for most questions that is answer enough.
+    """
+
+    __slots__ = ("remembered",)
 
     window = BALANCE
 
     def __init__(self, spent: int = 0) -> None:
-        self._spent = spent
+        self.remembered = spent
 
     def spent_at(self, now_ms: int) -> int:
         """Tokens that count at `now_ms`: all of them."""
-        return self._spent if self._spent < AMOUNT_MAX else AMOUNT_MAX
+        return self.remembered if self.remembered < AMOUNT_MAX else AMOUNT_MAX
 
     def charge(self, now_ms: int, tokens: int) -> None:
         """Count `tokens` from `now_ms` on."""
-        self._spent += tokens
+        self.remembered += tokens
 
     def fit(self, now_ms: int, room: int) -> Fit | None:
         """When no more than `room` tokens will count: None, as time gives nothing back."""
@@ -64,7 +68,7 @@ class Balance:
 
     def check(self) -> str | None:
         """Say what is wrong with the books, if anything."""
-        return None if self._spent >= 0 else f"balance of {self._spent}"
+        return None if self.remembered >= 0 else f"balance of {self.remembered}"
 
 
 class Rolling:
@@ -74,10 +78,13 @@ class Rolling:
     the entry's stamp then moves forward to the newer one: tokens may count a grain too long, never
     too short. An entry counts a little longer than the window, by one part in 1024 and a
     millisecond, so that a ledger clock that runs fast cannot shorten anybody's window. At most
-    `buckets + 2` entries are alive; expired ones go when the next charge comes, never in a query.
+    `buckets + 2` entries are alive; expired ones go when a charge begins a grain, never in a query.
     """
 
-    __slots__ = ("_buckets", "_charges", "_counts_ms", "_grain_ms", "_sum", "window")
+    __slots__ = (
+        *("_buckets", "_charges", "_counts_ms", "_grain_ms", "_newest_grain"),
+        *("remembered", "window"),
+    )
 
     def __init__(
         self, window_ms: int, charges: Iterable[tuple[int, int]] = (), *, buckets: int = BUCKETS
@@ -90,13 +97,14 @@ class Rolling:
         self._counts_ms = window_ms + window_ms // 1024 + 1
         self._grain_ms = -(-window_ms // buckets)
         self._charges: deque[tuple[int, int]] = deque()
-        self._sum = 0
+        self._newest_grain = -1
+        self.remembered = 0
         for stamp, tokens in charges:
             self.charge(stamp, tokens)
 
     def spent_at(self, now_ms: int) -> int:
         """Tokens that count at `now_ms`, which is not before the last charge."""
-        spent = self._sum
+        spent = self.remembered
         for stamp, tokens in self._charges:
             if stamp + self._counts_ms > now_ms:
                 break
@@ -108,21 +116,26 @@ class Rolling:
         if not tokens:
             return
         charges = self._charges
-        while charges and charges[0][0] + self._counts_ms <= now_ms:
-            self._sum -= charges.popleft()[1]
         merged = 0
-        if charges and charges[-1][0] // self._grain_ms == now_ms // self._grain_ms:
+        grain = now_ms // self._grain_ms
+        if grain == self._newest_grain:  # its entry is still there: it outlives the grain
             merged = charges.pop()[1]
-        total = min(merged + tokens, AMOUNT_MAX)
+        else:
+            self._newest_grain = grain
+            while charges and charges[0][0] + self._counts_ms <= now_ms:
+                self.remembered -= charges.popleft()[1]
+        total = merged + tokens
+        if total > AMOUNT_MAX:
+            total = AMOUNT_MAX
         charges.append((now_ms, total))
-        self._sum += total - merged
+        self.remembered += total - merged
 
     def fit(self, now_ms: int, room: int) -> Fit | None:
         """When no more than `room` tokens will count, if nothing more is charged.
 
         A negative `room` says that open reservations alone are too much; no charge that ages helps.
         """
-        spent = self._sum
+        spent = self.remembered
         if spent <= room:
             return Fit(now_ms, exact=True)
         for stamp, tokens in self._charges:
@@ -157,6 +170,6 @@ class Rolling:
             return "entries out of order"
         if any(not 0 < tokens <= AMOUNT_MAX for _, tokens in self._charges):
             return "an entry out of range"
-        if self._sum != sum(tokens for _, tokens in self._charges):
-            return f"a sum of {self._sum} that is none"
+        if self.remembered != sum(tokens for _, tokens in self._charges):
+            return f"a sum of {self.remembered} that is none"
         return None

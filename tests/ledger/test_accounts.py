@@ -645,6 +645,6 @@ def test_a_snapshot_that_no_dump_can_have_made_is_refused(name: str) -> None:
 def test_check_adds_up_what_is_reserved() -> None:
     books = Books(balance(CI, 100))
     books.granted(30, CI)
-    books.accounts._limits.on((CI,)).every[0].reserved = 29
+    books.accounts._limits.on[(CI,)].every[0].reserved = 29
     with pytest.raises(BrokenBooks, match="29 reserved, not 30"):
         books.accounts.check()

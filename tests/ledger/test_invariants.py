@@ -276,7 +276,7 @@ def test_live_accounts_pass_and_their_snapshot_follows_from_their_entries() -> N
 
 def test_a_sum_that_is_none_is_found() -> None:
     accounts = books(rolling(0, 100, 1000))
-    accounts._limits.on((KEY,)).every[0].reserved = 7
+    accounts._limits.on[(KEY,)].every[0].reserved = 7
     with pytest.raises(BrokenInvariant, match=r"I2: .*: 7 reserved, not 0"):
         check_accounts(accounts)
 

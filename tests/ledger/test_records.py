@@ -9,6 +9,7 @@ import pytest
 from cortexd.ledger.accounts import Accounts
 from cortexd.ledger.entries import (
     CloseEntry,
+    Entry,
     HoldEntry,
     LearnEntry,
     MarkEntry,
@@ -23,28 +24,30 @@ from cortexd.ledger.records import (
     Misread,
     OtherFormat,
     Place,
+    Run,
     decode_hint,
     digest,
     encode_entries,
     encode_header,
     encode_hint,
     encode_snapshot,
-    entry_numbered,
     entry_of,
     header_of,
     place_of,
     proven,
     prover,
+    run_of,
     snapshot_of,
 )
 from tests.ledger.scribe import SALT, header
 
-ENTRIES = (
+ENTRIES: tuple[Entry, ...] = (
     HoldEntry(5, ReservationId(1), (account_scope("ä b"), key_scope("@")), 43, "r1"),
     CloseEntry(6, ReservationId(1), 12, "abort", 8, 4),
     LearnEntry(6, model_label("Qwen/Qwen3 8B"), 7),
     MarkEntry(7),
 )
+NO_RUN = Run([], [])
 
 
 def lines() -> list[bytes]:
@@ -55,7 +58,10 @@ def lines() -> list[bytes]:
 
 def signed(document: object, salt: bytes = SALT) -> bytes:
     """A line that proves itself, whatever it says."""
-    text = msgspec.json.encode(document)
+    return signed_text(msgspec.json.encode(document), salt)
+
+
+def signed_text(text: bytes, salt: bytes = SALT) -> bytes:
     return blake2b(text, digest_size=8, key=salt).hexdigest().encode() + b"\t" + text
 
 
@@ -131,19 +137,67 @@ def test_an_entry_of_a_newer_kind_or_with_a_newer_field_is_misread(document: obj
         entry_of(payload, Place(1, 0))
 
 
-def test_the_way_for_many_lines_says_what_the_way_for_one_line_says() -> None:
+def test_many_lines_are_proven_up_to_the_first_that_is_not() -> None:
     prove = prover(SALT)
-    for number, (line, entry) in enumerate(zip(lines(), ENTRIES, strict=True), start=42):
-        payload = prove(line)
-        assert payload is not None
-        assert payload == proven(line, SALT)
-        assert entry_numbered(payload, number) == (entry, Place(number, 39))
-        assert entry_numbered(payload, number + 1) is None
-        assert entry_numbered(payload, number // 10) is None, "the beginning of the number"
-        assert prove(line[:-1]) is None
-        assert prover(b"another!")(line) is None
-    assert prove(b"") is None
-    assert prove(lines()[0][:17]) is None
+    payloads = [line[17:] for line in lines()]
+    assert prove(lines()) == payloads
+    assert prove([]) == []
+    for number, line in enumerate(lines()):
+        spaced = line.replace(b"\t", b" ")
+        for bad in (b"", b"\t", line[:16], line[:17], line[:-1], line[1:], b"\t" + line, spaced):
+            assert proven(bad, SALT) is None
+            assert prove([*lines()[:number], bad, *lines()]) == payloads[:number]
+        assert prover(b"another!")([line]) == []
+
+
+def test_a_line_of_nothing_proves_nothing_among_many_either() -> None:
+    for line in (signed_text(b""), signed_text(b"")[:-1]):
+        assert prover(SALT)([line]) == []
+        assert proven(line, SALT) is None
+
+
+def test_many_lines_are_read_as_one_by_one() -> None:
+    payloads = prover(SALT)(lines())
+    assert run_of(payloads, 42) == Run([*ENTRIES], [39] * len(ENTRIES))
+    for number, (payload, entry) in enumerate(zip(payloads, ENTRIES, strict=True), start=42):
+        assert run_of([payload], number) == Run([entry], [39])
+        assert run_of([payload], number + 1) == NO_RUN
+        assert run_of([payload], number // 10) == NO_RUN, "the beginning of the number"
+        assert run_of([payload], 100 + number) == NO_RUN, "the end of the number"
+    assert run_of([], 42) == NO_RUN
+
+
+def test_each_batch_among_many_lines_brings_its_own_watermark() -> None:
+    data = encode_entries(ENTRIES, salt=SALT, n=41, durable_n=7)
+    data += encode_entries(ENTRIES, salt=SALT, n=45, durable_n=0)
+    data += encode_entries(ENTRIES, salt=SALT, n=49, durable_n=49)
+    payloads = prover(SALT)(data[:-1].split(b"\n"))
+    assert run_of(payloads, 42) == Run([*ENTRIES] * 3, [7] * 4 + [0] * 4 + [49] * 4)
+
+
+def test_many_lines_end_before_one_with_another_number() -> None:
+    payloads = prover(SALT)(lines())
+    for skipped in range(1, len(payloads)):
+        less = payloads[:skipped] + payloads[skipped + 1 :]
+        assert run_of(less, 42).entries == [*ENTRIES[:skipped]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"k":"mark","t":1,"n":43,"d":4,"x":1}',
+        b'{"k":"mark","t":1,"d":4,"n":43}',
+        b'{"k":"news","t":1,"n":43,"d":4}',
+        b'{"k":"mark","t":1}{"k":"mark","t":1,"n":43,"d":4}',
+        b'{"snap":{}}',
+    ],
+)
+def test_the_lines_before_a_strange_one_are_read(text: bytes) -> None:
+    """Wherever a line cannot be read, what stands before it has happened."""
+    payloads = prover(SALT)(lines())
+    run = run_of([payloads[0], text, *payloads[1:]], 42)
+    assert run.entries == [ENTRIES[0]]
+    assert run.watermarks[0] == 39
 
 
 @pytest.mark.parametrize(
@@ -156,12 +210,23 @@ def test_the_way_for_many_lines_says_what_the_way_for_one_line_says() -> None:
 )
 def test_an_entry_with_its_place_elsewhere_or_of_a_newer_kind_is_misread(text: bytes) -> None:
     with pytest.raises(Misread):
-        entry_numbered(text, 5)
+        run_of([text], 5)
 
 
-@pytest.mark.parametrize("text", [b'{"snap":{}}', b'{"k":"mark","t":1,"n":5,"d":-4}x', b"{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"snap":{}}',
+        b'{"k":"mark","t":1,"n":5,"d":-4}x',
+        b'{"k":"mark","t":1,"n":5,"d":4]',
+        b'{"k":"mark","t":1,"n":5}',
+        b'{"k":"mark","t":1,"n":5',
+        b"{}",
+        b"5",
+    ],
+)
 def test_what_has_no_place_is_no_entry_of_any_number(text: bytes) -> None:
-    assert entry_numbered(text, 5) is None
+    assert run_of([text], 5) == NO_RUN
 
 
 def test_a_header_comes_back_with_its_free_text_in_the_alphabet() -> None:

@@ -21,6 +21,7 @@ from cortexd.ledger.entries import (
     Cap,
     CloseEntry,
     Entry,
+    HoldEntry,
     MarkEntry,
     ReservationId,
     account_scope,
@@ -29,11 +30,12 @@ from cortexd.ledger.entries import (
 from cortexd.ledger.records import (
     Hint,
     OtherFormat,
+    Place,
     encode_entries,
     encode_header,
     encode_snapshot,
 )
-from cortexd.ledger.recovery import Corrupt, Recovered, Torn, replay
+from cortexd.ledger.recovery import Corrupt, Reading, Recovered, Torn, replay
 from tests.ledger.scribe import SALT, Scribe, header
 
 ACME, CI = account_scope("acme"), key_scope("ci")
@@ -240,6 +242,57 @@ def test_a_lost_line_is_noticed_by_the_watermark_of_the_line_behind_it() -> None
     with pytest.raises(Corrupt, match="damage inside durable data") as caught:
         replay(b"\n".join([*lines[:2], lines[3], b"torn"]))
     assert (caught.value.n, caught.value.watermark) == (0, 1)
+
+
+# Segments that are read in many pieces
+
+
+def long_segment() -> tuple[bytes, list[Entry]]:
+    """A segment of so many entries that they are read in pieces; one is larger than any piece."""
+    entries: list[Entry] = [MarkEntry(number) for number in range(1500)]
+    scope = key_scope("x" * 100_000)
+    entries.insert(700, HoldEntry(699, ReservationId(1), (scope,), 5))
+    entries.append(CloseEntry(1500, ReservationId(1), 4, "settle"))
+    scribe = Scribe(seg=SEG, n=FIRST)
+    data = scribe.data
+    for first in range(0, len(entries), 300):
+        n = FIRST + first
+        data += encode_entries(entries[first : first + 300], salt=SALT, n=n, durable_n=n)
+    return data, entries
+
+
+def test_a_long_segment_says_of_every_entry_where_it_stands() -> None:
+    data, entries = long_segment()
+    begins = ends(data)
+    reading = Reading(data, None)
+    reading.header()
+    reading.snapshot(buckets=60)
+    found = []
+    for at, entry in enumerate(reading.entries()):
+        assert (reading.n, reading.line, reading.offset) == (FIRST + at, at + 3, begins[at + 1])
+        assert reading.place == Place(FIRST + at + 1, FIRST + at // 300 * 300)
+        found.append(entry)
+    assert found == entries
+    assert reading.rest() is None
+    assert (reading.n, reading.offset) == (FIRST + len(entries), len(data))
+
+
+@pytest.mark.parametrize("at", [0, 1, 298, 299, 300, 699, 700, 701, 1499, 1500, 1501])
+def test_a_long_segment_is_read_up_to_its_first_bad_line(at: int) -> None:
+    data, _ = long_segment()
+    begin, end = ends(data)[at + 1 : at + 3]
+    torn = replay(data[: end - 2])
+    assert (torn.n, torn.torn) == (FIRST + at, Torn(begin, end - 2 - begin, at + 3))
+    assert replay(data[: end - 1] + b"?").n == FIRST + at + 1, "the line feed rotted"
+    cannot_be: list[Entry] = [MarkEntry(0), CloseEntry(10_000, ReservationId(9), 4, "settle")]
+    for bad in [forged({"k": "grant", "t": 9999, "n": FIRST + at + 1, "d": 0})] + [
+        encode_entries([entry], salt=SALT, n=FIRST + at, durable_n=FIRST)
+        for entry in cannot_be[at < 2 :]
+    ]:
+        with pytest.raises(Corrupt) as caught:
+            replay(data[:begin] + bad + data[end:])
+        assert (caught.value.n, caught.value.line) == (FIRST + at, at + 3)
+        assert caught.value.offset == begin
 
 
 # What the hint knows

@@ -5,12 +5,12 @@ For the newest segment it has to say what a start of the daemon says; so the dae
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
 
-from cortexd.ledger import verifying
+from cortexd.ledger import accounts, verifying
 from cortexd.ledger.disk import LedgerProblem
 from cortexd.ledger.entries import CloseEntry, Entry, MarkEntry, ReservationId, Snapshot
 from cortexd.ledger.invariants import Finding, History
@@ -162,10 +162,10 @@ def test_sums_that_drift_are_found_also_where_no_snapshot_follows(
     live(open_small(disk, clock.sources()), clock, 2)
     assert verdict_on(disk).is_sound
 
-    def forget(counters: Counters, close: CloseEntry, *, reserved: int) -> None:
+    def forget(scopes: Iterable[Counters], close: CloseEntry, *, reserved: int) -> None:
         pass
 
-    monkeypatch.setattr(Counters, "count_charge", forget)
+    monkeypatch.setattr(accounts, "count_charge", forget)
     found = found_in(disk)
     assert (found.file, found.invariant) == (name(1), "I2")
     assert "were spent" in found.what

@@ -48,6 +48,18 @@ def test_charges_of_one_grain_share_the_stamp_of_the_newest() -> None:
     assert window.charges_at(200) == ((199, 3), (200, 4))
 
 
+def test_what_expires_within_a_grain_counts_no_more_though_it_is_still_remembered() -> None:
+    window = Rolling(600, buckets=6)
+    for stamp, tokens in ((100, 1), (700, 2), (710, 4)):
+        window.charge(stamp, tokens)
+    assert (window.remembered, window.spent_at(710)) == (7, 6)
+    assert window.charges_at(710) == ((710, 6),)
+    assert window.fit(710, 6) == Fit(710, exact=True)
+    assert window.check() is None
+    window.charge(800, 8)
+    assert (window.remembered, window.spent_at(800)) == (14, 14)
+
+
 def test_nothing_charged_leaves_no_trace_and_moves_no_stamp() -> None:
     window = Rolling(600, buckets=6)
     window.charge(100, 1)
@@ -118,7 +130,7 @@ def test_what_counts_lies_between_the_window_and_the_window_with_its_slack(
     longest_ms = window_ms + window_ms // 1024 + 1 + -(-window_ms // buckets)
     at_least = sum(tokens for stamp, tokens in facts if stamp > now_ms - window_ms)
     at_most = sum(tokens for stamp, tokens in facts if stamp > now_ms - longest_ms)
-    assert at_least <= window.spent_at(now_ms) <= at_most
+    assert at_least <= window.spent_at(now_ms) <= min(at_most, window.remembered)
 
 
 @given(st.integers(1, 200), CHARGES, st.integers(0, 100), st.integers(0, 300))
@@ -165,7 +177,7 @@ def test_broken_rolling_books_say_what_is_wrong() -> None:
         return window.check()
 
     assert broken() is None
-    assert broken(_sum=2) == "a sum of 2 that is none"
+    assert broken(remembered=2) == "a sum of 2 that is none"
     assert broken(_charges=[(100, 1), (100, 0)]) == "entries out of order"
     assert broken(_charges=[(100, 1), (101, 0)]) == "an entry out of range"
     assert broken(_charges=[(stamp, 1) for stamp in range(6)]) == "6 entries"

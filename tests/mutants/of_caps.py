@@ -23,22 +23,18 @@ MUTANTS = (
         ("a window is one tick short", _ROLLING, "self._counts_ms = window_ms - 1"),
         (
             "charges that are merged keep the oldest stamp",
-            "            merged = charges.pop()[1]\n"
-            "        total = min(merged + tokens, AMOUNT_MAX)\n"
-            "        charges.append((now_ms, total))",
-            "            now_ms, merged = charges.pop()\n"
-            "        total = min(merged + tokens, AMOUNT_MAX)\n"
-            "        charges.append((now_ms, total))",
+            "            merged = charges.pop()[1]\n        else:\n            self._newest",
+            "            now_ms, merged = charges.pop()\n        else:\n            self._newest",
         ),
         (
             "a charge that expires stays in the sum",
-            "self._sum -= charges.popleft()[1]",
+            "self.remembered -= charges.popleft()[1]",
             "charges.popleft()",
         ),
         (
             "merged charges count twice in the sum",
-            "self._sum += total - merged",
-            "self._sum += total",
+            "self.remembered += total - merged",
+            "self.remembered += total",
         ),
         (
             "retry-after is one tick early",
@@ -76,8 +72,8 @@ MUTANTS = (
         ),
         (
             "merged charges outgrow what the books can hold",
-            "total = min(merged + tokens, AMOUNT_MAX)",
-            "total = merged + tokens",
+            "        if total > AMOUNT_MAX:",
+            "        if False:",
         ),
         (
             "a waiting caller is told a moment for what only reservations block",
@@ -95,13 +91,18 @@ MUTANTS = (
         FUZZ,
         (
             "the cap is one token too large",
-            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap',
-            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap + 1',
+            "room = self.hard_cap - self.reserved",
+            "room = self.hard_cap + 1 - self.reserved",
         ),
         (
             "the cap is one token too small",
-            'return used + (tokens if self.unit == "tok" else 1) <= self.hard_cap',
-            'return used + (tokens if self.unit == "tok" else 1) < self.hard_cap',
+            "room = self.hard_cap - self.reserved",
+            "room = self.hard_cap - 1 - self.reserved",
+        ),
+        (
+            "what has left a window counts until it is forgotten",
+            "window.remembered <= room or window.spent_at(now_ms) <= room",
+            "window.remembered <= room",
         ),
         (
             "a caller is told the first retry-after, not the worst",
@@ -124,13 +125,13 @@ MUTANTS = (
         WORLDS,
         (
             "open reservations do not count",
-            "used = self.window.spent_at(now_ms) + self.reserved",
-            "used = self.window.spent_at(now_ms)",
+            "room = self.hard_cap - self.reserved",
+            "room = self.hard_cap",
         ),
         (
             "what was spent does not count",
-            "used = self.window.spent_at(now_ms) + self.reserved",
-            "used = self.reserved",
+            "window.remembered <= room or window.spent_at(now_ms) <= room",
+            "room >= 0",
         ),
     ),
     *of_file(
@@ -209,7 +210,7 @@ MUTANTS = (
         ),
         (
             "a fixed window forgets nothing at its end",
-            "            self._begins_ms = self._begin(now_ms)\n            self._spent = 0",
+            "            self._begins_ms = self._begin(now_ms)\n            self.remembered = 0",
             "            self._begins_ms = self._begin(now_ms)",
         ),
         (
@@ -219,7 +220,7 @@ MUTANTS = (
         ),
         (
             "a new civil period goes on with what the last one spent",
-            "        self.roll = roll\n        self._spent = 0",
+            "        self.roll = roll\n        self.remembered = 0",
             "        self.roll = roll",
         ),
         (
@@ -333,12 +334,12 @@ MUTANTS = (
         ),
         (
             "a cap that is new or changed is not seen by those who asked before",
-            "        limit.retired = False\n        self._by_scopes.clear()\n",
+            "        limit.retired = False\n        self.on.clear()\n",
             "        limit.retired = False\n",
         ),
         (
             "a cap that was taken away refuses those who asked before",
-            "        limit.retired = True\n        self._by_scopes.clear()\n",
+            "        limit.retired = True\n        self.on.clear()\n",
             "        limit.retired = True\n",
         ),
         ("a cap that is taken away stays", "        limit.retired = True", "        pass"),
@@ -373,13 +374,13 @@ MUTANTS = (
         FUZZ,
         (
             "only the first scope is judged",
-            "limits = self._limits.on(scopes)\n        refused",
-            "limits = self._limits.on(scopes[:1])\n        refused",
+            "limits = self._limits.on[scopes]\n        refused",
+            "limits = self._limits.on[scopes[:1]]\n        refused",
         ),
         (
             "overrun is clamped away",
-            "limit.close(entry.t, found.tokens, entry.a)",
-            "limit.close(entry.t, found.tokens, min(entry.a, found.tokens))",
+            "limit.close(now_ms, reserved, charged)",
+            "limit.close(now_ms, reserved, min(charged, reserved))",
         ),
         (
             "asking with an old time looks into the past",
@@ -392,8 +393,8 @@ MUTANTS = (
         (WORLDS, MODEL),
         (
             "a charge counts from when it was reserved",
-            "limit.close(entry.t, found.tokens, entry.a)",
-            "limit.close(found.since_ms, found.tokens, entry.a)",
+            "limit.close(now_ms, reserved, charged)",
+            "limit.close(held.t, reserved, charged)",
         ),
         (
             "recovery charges what nobody knows with nothing",
@@ -441,13 +442,13 @@ MUTANTS = (
         ("a reservation number is used twice", "self.next_id += 1", "pass"),
         (
             "a snapshot forgets when a ghost is due",
-            "            if found.ghost_until_ms is not None\n        }",
-            "            if False\n        }",
+            "            if found.ghost_until_ms is not None:",
+            "            if False:",
         ),
         (
             "a ghost gets another grace with every crash",
-            "if found.ghost_until_ms is None)",
-            "if True)",
+            "if number not in ghosts]",
+            "if True]",
         ),
         (
             "a ghost that was settled is charged again",
@@ -468,8 +469,8 @@ MUTANTS = (
     *of_file(
         "cortexd/ledger/lifetimes.py",
         ACCOUNTS,
-        ("uncertain charges are not counted", "if entry.y not in COUNTED:", "if False:"),
-        ("overrun is not counted", "if tokens > reserved:", "if False:"),
+        ("uncertain charges are not counted", "if not is_counted:", "if False:"),
+        ("overrun is not counted", "if overrun > 0:", "if False:"),
     ),
     *of_file(
         "cortexd/ledger/clock.py",

@@ -211,7 +211,7 @@ MUTANTS = (
         WINDOWS,
         (
             "a sum that is none is not found",
-            "if self._sum != sum(tokens for _, tokens in self._charges):",
+            "if self.remembered != sum(tokens for _, tokens in self._charges):",
             "if False:",
         ),
         (

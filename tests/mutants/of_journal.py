@@ -196,8 +196,8 @@ MUTANTS = (
         ),
         (
             "a line proves itself",
-            "return payload if hashed.hexdigest().encode() == line[:_CHECKSUM_CHARS] else None",
-            "return payload",
+            "if hashed.hexdigest().encode() != checksum or not payload:",
+            "if not payload:",
         ),
     ),
     *of_file(
@@ -205,13 +205,49 @@ MUTANTS = (
         (RECORDS, RECOVERY, FOUND),
         (
             "lines of another segment prove themselves",
-            "    keyed = blake2b(digest_size=8, key=salt)\n\n",
-            '    keyed = blake2b(digest_size=8, key=b"")\n\n',
+            "keyed_copy = blake2b(digest_size=8, key=salt).copy",
+            'keyed_copy = blake2b(digest_size=8, key=b"").copy',
+        ),
+        (
+            "lines behind one that is not proven are taken",
+            "not payload:\n                break",
+            "not payload:\n                continue",
+        ),
+        (
+            "nothing is proven by its checksum",
+            "hexdigest().encode() != checksum or not payload:",
+            "hexdigest().encode() != checksum:",
+        ),
+        (
+            "a line whose number is another is taken for the first of a batch",
+            "if len(front) == len(payload) or not digits",
+            "if not digits",
+        ),
+        (
+            "a watermark is anything",
+            " or not digits.isdigit() or end[-1:]",
+            " or end[-1:]",
+        ),
+        ("an entry ends as it likes", ' or end[-1:] != b"}":', ":"),
+        (
+            "all batches carry the watermark of the first",
+            "            durable_n = int(digits)",
+            "            durable_n = durable_n or int(digits)",
+        ),
+        (
+            "one strange line makes all before it strange",
+            "entries = []  # one of them is unknown, maybe not the first",
+            "raise Misread from None",
+        ),
+        (
+            "a line may hold two entries",
+            "if len(entries) == len(fronts):",
+            "if entries:",
         ),
         (
             "an entry is taken whatever its number",
-            "return None if place is None or place.n != n else (entry_of(payload, place), place)",
-            "return None if place is None else (entry_of(payload, place), place)",
+            "if place is None or place.n != n:",
+            "if place is None:",
         ),
         (
             "a newer format is read as this one",
@@ -288,15 +324,15 @@ MUTANTS = (
         ),
         (
             "the first bad line's own watermark is ignored",
-            "self._lines[self._at :])",
-            "self._lines[self._at + 1 :])",
+            'for line in tail.split(b"\\n"))',
+            'for line in tail.split(b"\\n")[1:])',
         ),
         (
             "entries that are out of order are replayed",
-            "found = entry_numbered(payload, self.n + 1)",
-            "found = (lambda place: entry_numbered(payload, place.n if place else 0))(\n"
-            "                    place_of(payload)\n"
-            "                )",
+            "found = run_of(self._prove(lines), given.n + 1)",
+            "payloads = self._prove(lines)\n"
+            "        place = place_of(payloads[0]) if payloads else None\n"
+            "        found = run_of(payloads, place.n if place else 0)",
         ),
     ),
     *of_file(
@@ -323,8 +359,23 @@ MUTANTS = (
         RECOVERY,
         (
             "a last line without its line feed is dropped",
-            "self._lines[last][:-1]",
-            'b""',
+            "return [data[begin:-1]]",
+            "return []",
+        ),
+        (
+            "a line that is longer than those that are read together is the last",
+            '            end = data.find(b"\\n", begin)\n        if',
+            "            end = -1\n        if",
+        ),
+        (
+            "an entry is good before it was judged",
+            "in enumerate(entries):",
+            "in enumerate(entries, 1):",
+        ),
+        (
+            "the last entry of those that are read together is read again",
+            "            self._good = len(entries)\n",
+            "",
         ),
         (
             "an entry that cannot have happened is skipped",
