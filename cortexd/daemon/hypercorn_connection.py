@@ -1,4 +1,4 @@
-"""Hypercorn, guarded: the one door to it. It speaks HTTP/2, and ASGI where the fast face does not.
+"""Hypercorn, guarded: the one door to it. It speaks HTTP/2, and all else where no face is fast.
 
 Stock Hypercorn 0.18 on Trio has two faults that a gateway with budgets cannot have: an exception in
 one connection (which a client can cause with a few stray bytes) ends the whole server, and a client

@@ -58,7 +58,7 @@ def message(told: Finished) -> str:
     Plain on purpose, as all requests come by.
     """
     said = (
-        f"event=request request_id={told.request_id} method={told.method} "
+        f"event=request request_id={told.request_id} method={quoted(told.method)} "
         f"path={quoted(told.path)} status={told.status}"
     )
     if told.code is not None:

@@ -1,7 +1,7 @@
 """The limits of a model wherever it may run: what the operator wrote and what neurons report.
 
-Owns how several statements become one. Refuses to know what a request costs
-(dialects/upper_bound.py).
+Owns how several statements become one, and keeps what came of it until one of them changes. Refuses
+to know what a request costs (dialects/upper_bound.py).
 """
 
 from __future__ import annotations

@@ -88,6 +88,11 @@ def _beginning(method: str, target: str, host_header: str) -> bytes:
     return f"{method} {target} HTTP/1.1\r\nhost: {host_header}\r\n".encode("ascii")
 
 
+def may_be_sent(value: bytes) -> bool:
+    """Whether a header can have this value; HTTP/2 lets clients send some that HTTP/1.1 forbids."""
+    return _VALUE.fullmatch(value) is not None
+
+
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> HeaderLines:
     """Headers, checked and written. Raises ValueError for what must not be sent."""
     lines = b""

@@ -125,7 +125,8 @@ class Pool:
     ) -> Link | None:
         """Send a small request on the connection used last, where that needs no waiting.
 
-        None: it has to be handed over in the usual way; no neuron can have begun with it.
+        None: it has to be handed over in the usual way; no neuron can have begun with it, and
+        `before_first_byte` is called again.
         """
         links = self._idle.get(origin)
         if not links:
@@ -133,8 +134,8 @@ class Pool:
         since, link = links[-1]
         if now - since > self._idle_seconds or not link.is_quiet_now():
             return None
-        links.pop()
         before_first_byte()
+        links.pop()
         try:
             if link.send_now(request) is None:
                 return link

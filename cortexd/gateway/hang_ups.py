@@ -1,8 +1,9 @@
 """Noticing that clients have left: by one task for all plain connections, or one for a request.
 
 Owns an epoll set in which only hang-ups are reported, so that watching a request costs nothing
-until its client leaves. Refuses to know what ends then. A TLS connection has to be read to be
-watched, and an ASGI server to be asked: there a task waits beside the request.
+until its client leaves, but for a look at each connection once a second. Refuses to know what ends
+then. A TLS connection has to be read to be watched, and an ASGI server to be asked: there a task
+waits beside the request.
 """
 
 import contextlib

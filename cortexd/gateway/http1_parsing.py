@@ -109,7 +109,7 @@ def parse_head(raw: bytes) -> RequestHead:
     headers = {name.lower(): value.strip(b" \t") for name, value in written.items()}
     connection = headers.get(b"connection", b"")
     if len(headers) != lines:
-        connection = _connection_of_repeated(raw)
+        headers, connection = _repeated(raw)
     host = headers.get(b"host")
     if host is None and not is_http_1_0:
         raise BadRequest(400, "A Host header is required.")
@@ -152,12 +152,13 @@ def _feed(raw: bytes, calls: _Calls) -> None:
         raise BadRequest(400, "The request head is malformed.") from None
 
 
-def _connection_of_repeated(raw: bytes) -> bytes:
-    """What all Connection headers say, of a head in which some header is there more than once.
+def _repeated(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
+    """All headers, of which the last of a name counts, and what all Connection headers say; of a
+    head in which some header is there more than once.
 
     Raises BadRequest where it is one that says where the request ends.
     """
-    seen: set[bytes] = set()
+    headers: dict[bytes, bytes] = {}
     connection: list[bytes] = []
     repeated: list[bytes] = []
 
@@ -165,14 +166,14 @@ def _connection_of_repeated(raw: bytes) -> bytes:
         name = name.lower()
         if name == b"connection":
             connection.append(value)
-        elif name in seen and name in _ABOUT_FRAMING:
+        elif name in headers and name in _ABOUT_FRAMING:
             repeated.append(name)
-        seen.add(name)
+        headers[name] = value.strip(b" \t")
 
     _feed(raw, _Calls(note, bytearray().clear))
     if repeated:
         raise BadRequest(400, f"The header {repeated[0].decode()} may be given once.")
-    return b",".join(connection)
+    return headers, b",".join(connection)
 
 
 def _length(headers: dict[bytes, bytes]) -> int:

@@ -66,7 +66,9 @@ class Response:
         for name, value in headers:
             if name in _ABOUT_FRAMING or not name.islower():
                 if name != b"content-length":
-                    raise ResponseFault(f"a header of the server's own, or in capitals: {name!r}")
+                    raise ResponseFault(
+                        f"a header of the server's own, or not in lower case: {name!r}"
+                    )
                 self._left = int(value)
                 if status == 204:
                     continue

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from cortexd.dialects.surface import Document
-from cortexd.fleet.outgoing import HeaderLines, header_lines
+from cortexd.fleet.outgoing import HeaderLines, header_lines, may_be_sent
 from cortexd.gateway.auth import Principal
 from cortexd.gateway.exchange import Head
 
@@ -35,7 +35,7 @@ def credential(api_key: str) -> HeaderLines:
 def neuron_headers(principal: Principal, head: Head) -> HeaderLines:
     """Who asks; a client's own principal headers never pass."""
     thinking = head.headers.get(b"x-include-thinking")
-    if thinking is None:
+    if thinking is None or not may_be_sent(thinking):
         return principal.neuron_headers
     lines = header_lines(((b"x-include-thinking", thinking),))
     return HeaderLines(lines + principal.neuron_headers)

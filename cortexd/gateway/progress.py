@@ -19,7 +19,7 @@ from cortexd.gateway.sending import Attempt, Sending
 
 
 class Progress:
-    """What is known about one relay while it runs. Plain facts, written by `Relay` alone."""
+    """What is known about one relay while it runs. Plain facts, which `Relay` and its `Out` write."""
 
     __slots__ = (
         "_sending",

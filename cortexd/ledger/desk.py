@@ -202,8 +202,9 @@ class Reservation:
             call = SettleCall(self._reservation_id, cost)
             try:
                 if cost.overrun:
-                    self._inbox.put(call)
-                    return self._durable(call)
+                    with contextlib.suppress(LedgerBusy):  # then it is told before it is durable
+                        self._inbox.put(call)
+                        return self._durable(call)
                 self._inbox.leave(call)
             except LedgerDown:
                 return None

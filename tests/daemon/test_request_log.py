@@ -48,6 +48,13 @@ def finished(path: str = "/v1/chat/completions", charge: Charge | None = None) -
     )
 
 
+def test_a_method_that_http2_lets_through_forges_no_field(said: Said) -> None:
+    method = "GET status=200\x1b[0m" + "x" * 500
+    [line] = said(msgspec.structs.replace(finished(), method=method))
+    assert ' method="GET status=200?[0mx' in line
+    assert "x" * 200 not in line
+
+
 def test_a_request_is_one_line_of_key_value_pairs(said: Said) -> None:
     [line] = said(finished())
     assert line == (

@@ -222,3 +222,12 @@ def test_the_number_of_headers_is_bounded() -> None:
     assert parse_head(head(HEADERS_MAX)).headers == {b"host": b"x", b"a": b"b"}
     with pytest.raises(BadRequest, match="more than 128"):
         parse_head(head(HEADERS_MAX + 1))
+
+
+def test_of_a_repeated_header_the_last_one_counts_however_each_is_spelt() -> None:
+    lines = (b"host: x", b"X-A: 1", b"x-a: 2", b"X-A: 3", b"Connection: a", b"connection: Close")
+    head = parse_head(
+        b"GET / HTTP/1.1\r\n" + b"".join(b"%b\r\n" % line for line in lines) + b"\r\n"
+    )
+    assert head.headers == {b"host": b"x", b"x-a": b"3", b"connection": b"Close"}
+    assert not head.keep_alive

@@ -1,5 +1,6 @@
 """The desk and its reservations, as the gateway meets them."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,10 @@ import trio.testing
 
 from cortexd.dialects.upper_bound import Bound
 from cortexd.dialects.usage import Ending, EndingKind, Seen
-from cortexd.ledger.calls import StandingsCall
-from cortexd.ledger.desk import Desk, LedgerDown, Reservation
-from cortexd.ledger.entries import ANONYMOUS, Cap, Refused, Totals
-from cortexd.ledger.inbox import Inbox
+from cortexd.ledger.calls import Held, SettleCall, StandingsCall
+from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation
+from cortexd.ledger.entries import ANONYMOUS, Cap, Refused, ReservationId, Totals
+from cortexd.ledger.inbox import LETTERS_MAX, Inbox
 from cortexd.ledger.journal import Journal
 from tests.ledger.simulated_disk import SimulatedDisk
 from tests.ledger.workbench import (
@@ -219,6 +220,23 @@ async def test_a_settlement_gets_through_however_many_calls_are_waiting() -> Non
             pass
         assert reservation.charge is not None
         syncer.release()
+
+
+async def test_an_overrun_that_finds_the_inbox_full_is_settled_like_any_other() -> None:
+    inbox = Inbox()
+    for _ in range(LETTERS_MAX):
+        inbox.put(StandingsCall((KEY,)))
+    with pytest.raises(LedgerBusy):
+        inbox.put(StandingsCall((KEY,)))
+    reservation = Reservation(inbox, Held(ReservationId(1), (), 30, None), bound(30))
+    reservation.dispatched = True
+    reservation.ending = completed(20, 20)
+    assert reservation.settle() is None
+    assert reservation.charge is not None
+    assert reservation.charge.overrun == 10
+    settlement = inbox.take(math.inf)[-1]
+    assert isinstance(settlement, SettleCall)
+    assert settlement.charge.tokens == 40
 
 
 async def release_one(syncer: HeldSyncer) -> None:
