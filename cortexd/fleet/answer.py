@@ -203,7 +203,7 @@ class Answer:
         reader = self._reader
         if not reader.complete and reader.failure is None:
             _read_the_rest(link, reader)
-        if reader.reusable:
+        if reader.reusable and not self._is_silent:
             self._keep(link)
         else:
             link.close()

@@ -263,6 +263,7 @@ class Http1Connection(Generic[AdmittedT]):
             if not is_sent:
                 self.is_gone = True
                 self._wire.break_off()
+                self.has_left()  # of a descriptor that is closed nobody is told any more
 
     def send_now(self, data: bytes) -> Awaitable[None] | None:
         """Send what goes without waiting; returns what is left to be awaited, None: nothing."""

@@ -147,7 +147,7 @@ class Out:
 
     async def _quiet(self) -> None:
         """Wait until no heartbeat is half sent."""
-        if self._beat is not None:
+        while self._beat is not None:
             await self._beat.over.wait()
 
     async def _start(self) -> None:

@@ -19,7 +19,7 @@ from cortexd.gateway.sending import Attempt, Sending
 
 
 class Progress:
-    """What is known about one relay while it runs. Plain facts, which `Relay` and its `Out` write."""
+    """What is known about one relay while it runs: plain facts, of `Relay` and its `Out`."""
 
     __slots__ = (
         "_sending",

@@ -234,6 +234,7 @@ class Relay:
         outgoing, self.progress.attempt = self._sending.to(route)
         if self.progress.attempt.way.surface is not self._way.surface:
             await self._go(self.progress.attempt.way)
+        await trio.lowlevel.checkpoint_if_cancelled()  # who left already costs no neuron anything
         return await self._pool.send(
             outgoing,
             first_byte_seconds=self._clocks.first_byte_seconds,

@@ -188,3 +188,16 @@ async def test_a_request_whose_client_leaves_ends_at_once_and_gives_everything_b
             while neuron.in_flight:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         assert (await at.it.standing()).reserved == 0
+
+
+async def test_a_client_that_left_before_its_turn_costs_no_neuron_anything(tmp_path: Path) -> None:
+    neuron = a_neuron(reply_tokens=5)
+    async with scene("plain", tmp_path, neuron) as at:
+        for request in range(1, 11):
+            leaver = await at.ask(stream=False)
+            leaver.leave()
+            with trio.fail_after(3):
+                while len(at.it.told) < request:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+        assert neuron.chat_hits == 0
+        assert (await at.it.standing()).spent == 0

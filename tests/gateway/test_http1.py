@@ -188,6 +188,15 @@ async def test_nothing_more_is_sent_once_a_send_has_failed(deadlines: Deadlines)
     assert wire.closed_after is not None
 
 
+async def test_a_client_that_a_send_finds_gone_is_told_of_at_once(deadlines: Deadlines) -> None:
+    """Its descriptor is closed and may be another's by now: nobody else can tell."""
+    conversation = connection(ScriptedWire(takes=lambda: False), PathCore(), deadlines)
+    told = trio.Event()
+    conversation.watch(told.set)
+    await conversation.send(b"a piece")
+    assert told.is_set()
+
+
 async def test_a_send_that_is_cancelled_ends_the_connection(deadlines: Deadlines) -> None:
     """Half an answer cannot be continued, whoever cancelled the other half."""
 
