@@ -85,6 +85,10 @@ async def _poll(name: NeuronName, control: Control, board: Board, misses_max: in
         report = await control.poll()
     except PollFailed as failed:
         report = Missed(failed.reason)
+    if board.view.neurons[name] is not before:
+        # What became known meanwhile may be newer than this answer: a model that was listed, and
+        # unloaded before the rest of it came. Who made it known has asked for the next poll.
+        return
     after = fold(before, report, misses_to_unhealthy=misses_max)
     if isinstance(report, Missed) and not after.healthy:
         control.forget()

@@ -18,7 +18,7 @@ from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.routing import route_to
 from cortexd.fleet.view import NeuronName, NeuronView
-from tests.fleet.scripted import ok, scripted
+from tests.fleet.scripted import Peer, ok, scripted
 from tests.fleet.talking import NOT_FOUND, Talk, beast
 
 BEAST = NeuronName("beast")
@@ -316,6 +316,37 @@ async def test_a_doubt_about_a_model_has_its_address_looked_up_again(
         poller.board.doubt(BEAST, A)
         view = await poller.next(after_seconds=BREATH_SECONDS)
         assert view.models[A].base_url == "http://127.0.0.1:8002"
+
+
+async def test_an_answer_that_may_be_older_than_what_is_known_is_not_believed(
+    pool: Pool, mock_clock: Clock
+) -> None:
+    """The model was listed, then unloaded, and the rest of the poll took its time."""
+    talk, asked, released = Talk(), trio.Event(), trio.Event()
+
+    async def slow_health(peer: Peer) -> None:
+        while request := await peer.request():
+            path = request.split()[1].decode()
+            talk.hits[path] += 1
+            if path == "/health" and talk.hits[path] == 2:
+                asked.set()
+                await released.wait()
+            await peer.send(talk.replies.get(path, NOT_FOUND))
+
+    async with (
+        scripted(slow_health, within_seconds=60) as neuron,
+        polled(beast(neuron.url), pool, mock_clock) as poller,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(POLLING.interval_seconds)
+        await asked.wait()
+        poller.board.withdraw(BEAST, A)
+        talk.replies["/models"] = ok(b'[{"id":"b"}]')
+        released.set()
+        assert A not in (await poller.next(after_seconds=0)).models
+        view = await poller.next(after_seconds=BREATH_SECONDS)
+        assert view.models.keys() == {B}
+        assert talk.hits["/models"] == 3
 
 
 async def test_many_doubts_do_not_make_many_polls(pool: Pool, mock_clock: Clock) -> None:
