@@ -95,6 +95,15 @@ class Child:
             if self._process.returncode is not None or time.monotonic() > until:
                 raise BenchFailed(f"{self._command} did not get ready:\n{self._last_words()}")
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It takes no CPU time while this is entered, whatever it has left to do."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         """Ask it to end, and kill it if it does not."""
         self._process.send_signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Streams beside everybody else's: as fast as they go, and many at once at a model's pace."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 from tests.bench import observed
 from tests.bench.child import BenchFailed, Child
@@ -101,7 +102,9 @@ def paced(stage: Stage, plan: Plan) -> Section:
         watched = {name: _Watched(child) for name, child in asked.items()}
         for streams in plan.paced_streams:
             for name, each in watched.items():
-                if not each.is_over():
+                if each.is_over():
+                    continue
+                with _alone(name, watched):
                     each.outcomes[streams] = _open_streams(stage, name, each, plan, streams)
     for streams in plan.paced_streams:
         figures |= _paced_figures(watched, streams)
@@ -109,6 +112,18 @@ def paced(stage: Stage, plan: Plan) -> Section:
     last = tables.pop()
     noted = Table(last.title, last.columns, last.rows, _PACED_NOTES)
     return Section((*tables, noted, _memory_table(stage, figures["idle_mb"], plan)), figures)
+
+
+@contextlib.contextmanager
+def _alone(asked: str, watched: Mapping[str, _Watched]) -> Iterator[None]:
+    """Who fell behind goes on with its streams long after they were left: not while another one on
+    the same core is measured.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, each in watched.items():
+            if name not in (asked, DIRECT):
+                stack.enter_context(each.child.standing_still())
+        yield
 
 
 def _open_streams(stage: Stage, name: str, each: _Watched, plan: Plan, streams: int) -> Outcome:
