@@ -68,6 +68,11 @@ class Reply:
         self.dribble = False
         """Set to send byte by byte, each in its own write."""
 
+    @property
+    def descriptor(self) -> int:
+        """Of the connection; -1 once it is closed."""
+        return self._stream.socket.fileno()
+
     async def send(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """A whole reply with a Content-Length."""
         await self.start(status, headers, Framing.LENGTH, body_bytes=len(body))
