@@ -493,6 +493,7 @@ async def test_too_much_sent_ahead_of_an_answer_ends_the_connection(
                 await peer.send(b"x" * 65_536)
         with trio.fail_after(5):
             await server.core.ended.wait()
+        assert server.core.hang_ups == (path == b"/watched"), "it counts as a client that left"
 
 
 @pytest.mark.slow
