@@ -6,7 +6,8 @@ out again. Refuses to know models and limits: `upper_bound.py` turns these sizes
 Theory. A template writes out strings that stand in the messages; the quotes, keys and braces of
 the message pay for the marks that it puts around them. Three things can make the text longer than
 its JSON: a tokenizer that normalises to NFC first, a template that writes tool calls or tool
-results with `tojson` (indented, ASCII only, HTML-safe), and media, whose bytes say nothing.
+results with `tojson` (indented, ASCII only, HTML-safe) or names the tool at each result again, and
+media, whose bytes say nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ _EXPONENT = re.compile(rb"[0-9][eE]")
 _MEDIA_KEYS = frozenset(MEDIA)
 _CALL_KEYS = ("tool_calls", "function_call")
 _REMARKABLE_KEYS = _MEDIA_KEYS.union(_CALL_KEYS)
-_TOOL_ROLES = ("tool", "function", "ipython")
+_ROLES_OF_TEXT = ("user", "assistant", "system", "developer")
+"""Whoever else speaks is taken for a tool: its roles have many names."""
+
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[{]},")
 _DEPTH_STEPS = bytes.maketrans(b"[{,]}", bytes((2, 2, 1, 0, 0)))
 _HTML = b"<>&'\x7f"
@@ -87,7 +90,7 @@ def prompt_size(
         message
         for message in messages
         if type(message.get("content")) is not str
-        or message.get("role") in _TOOL_ROLES
+        or message.get("role") not in _ROLES_OF_TEXT
         or not _REMARKABLE_KEYS.isdisjoint(message)
     ]
     if not remarkable and not rendered_fields:
@@ -114,6 +117,7 @@ class _Tally:
         self._results: list[object] = []
         self._calls: list[object] = []
         self._arguments: list[str] = []
+        self._name_bytes = 0
 
     def add_message(self, message: dict[str, object]) -> None:
         content = message.get("content")
@@ -127,14 +131,14 @@ class _Tally:
             for key in _MEDIA_KEYS & message.keys():
                 if message[key]:
                     self._add_media(MEDIA[key], message[key])
-        if message.get("tool_calls") or message.get("function_call"):
-            self._add_calls(message)
-        elif message.get("role") in _TOOL_ROLES:
+        self._add_calls(message)
+        if message.get("role") not in _ROLES_OF_TEXT:
             self._results.append(content)
 
     def growth_bytes(self, rendered_fields: list[bytes]) -> int:
         """Bound what templates add where they write JSON out again: tools, calls and their
-        arguments, and what tools said, of which some write only the strings with `tojson`.
+        arguments, and what tools said, of which some write only the strings with `tojson`, each
+        below the name of a tool that was called before.
 
         The growth of a row of JSON values is the sum of theirs, so they are measured as one: those
         without escapes, which are quickly looked through, and the others.
@@ -149,15 +153,15 @@ class _Tally:
         growth = sum(map(_rewriting_growth, rows)) + sum(map(_rewriting_growth, odd))
         if self._results:
             growth += _escaping_growth(_ENCODER.encode(self._results))
+            growth += len(self._results) * self._name_bytes
         return growth
 
     def _add_part(self, part: dict[str, object]) -> None:
-        has_media = not _MEDIA_KEYS.isdisjoint(part)
-        if has_media:
-            for key in _MEDIA_KEYS & part.keys():
-                self._add_media(MEDIA[key], part[key])
+        media = [key for key in _MEDIA_KEYS & part.keys() if part[key] is not None]
+        for key in media:
+            self._add_media(MEDIA[key], part[key])
         kind = part.get("type", "text")
-        if not has_media and kind not in TEXT_PARTS:
+        if not media and kind not in TEXT_PARTS:
             self.items[MEDIA.get(kind, FILE) if isinstance(kind, str) else FILE] += 1
 
     def _add_media(self, medium: str, item: object) -> None:
@@ -177,11 +181,17 @@ class _Tally:
             if not calls:
                 continue
             self._calls.append(calls)
-            for call in calls if isinstance(calls, list) else [{"function": calls}]:
-                function = call.get("function") if isinstance(call, dict) else None
-                arguments = function.get("arguments") if isinstance(function, dict) else None
-                if isinstance(arguments, str):
-                    self._arguments.append(arguments)
+            for call in calls if isinstance(calls, list) else [calls]:
+                if isinstance(call, dict):
+                    function = call.get("function")
+                    self._add_function(function if isinstance(function, dict) else call)
+
+    def _add_function(self, function: dict[str, object]) -> None:
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            self._arguments.append(arguments)
+        name = _ENCODER.encode(function.get("name"))
+        self._name_bytes = max(self._name_bytes, rendered_bytes(name))
 
 
 def _is_json(text: str) -> bool:

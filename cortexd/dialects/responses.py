@@ -182,7 +182,9 @@ def _as_message(item: dict[str, object]) -> dict[str, object]:
     match item.get("type", "message"):
         case "function_call" | "custom_tool_call":
             arguments = item.get("arguments", item.get("input"))
-            return {"role": "assistant", "tool_calls": [{"function": {"arguments": arguments}}]}
+            function = {"name": item.get("name"), "arguments": arguments}
+            calls = [{"id": item.get("call_id"), "function": function}]
+            return {"role": "assistant", "tool_calls": calls}
         case "function_call_output" | "custom_tool_call_output":
             return {"role": "tool", "content": item.get("output")}
         case "reasoning":

@@ -94,6 +94,7 @@ URL = {"url": "data:image/png;base64," + "A" * 1000}
         ({"type": "image_url", "image_url": URL}, 1, 0, 0, 1022),
         ({"type": "image_url", "image_url": URL["url"]}, 1, 0, 0, 1022),
         ({"type": "image_url", "image_url": None, "uuid": "x"}, 1, 0, 0, 0),
+        ({"type": "text", "text": "x", "image_url": None, "image": None}, 0, 0, 0, 0),
         ({"image_url": {"url": "http://x/y"}}, 1, 0, 0, 10),
         ({"type": "image"}, 1, 0, 0, 0),
         ({"type": "image", "images": ["a", "b", "c"]}, 3, 0, 0, 0),
@@ -199,6 +200,49 @@ def test_a_tool_result_is_bounded_as_json_written_by_a_template() -> None:
     size = size_of(messages)
     assert len(html_safe(json.dumps(content))) <= size.text_bytes + size.tools_bytes
     assert size_of([{"role": "user", "content": content}]).tools_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "role", ["tool", "function", "ipython", "tool_response", "observation", None]
+)
+@pytest.mark.parametrize("calls", [{}, {"tool_calls": [1]}, {"function_call": {"name": "f"}}])
+def test_whoever_is_no_speaker_of_text_may_be_written_as_json(
+    role: str | None, calls: dict[str, object]
+) -> None:
+    """Whatever else the message has: a template looks at the role first."""
+    content = "<" * 500
+    size = size_of([{"role": role, "content": content, **calls}])
+    assert len(html_safe(json.dumps(content))) <= size.text_bytes + size.tools_bytes
+
+
+NAMES = st.text(max_size=40) | st.sampled_from(
+    ["<" * 50, "\u4e2d" * 50, "\ufb2c" * 50, "read_file"]
+)
+
+
+@given(NAMES, NAMES, st.integers(1, 9), st.sampled_from(["nested", "flat", "function_call"]))
+def test_a_template_may_name_the_called_tool_at_each_of_its_results(
+    name: str, other: str, results: int, form: str
+) -> None:
+    """As that of gpt-oss does."""
+    said: list[dict[str, object]] = []
+    for each in (name, other):
+        call: dict[str, object] = {"name": each, "arguments": "{}"}
+        if form == "function_call":
+            said.append({"role": "assistant", "function_call": call})
+        else:
+            called = {"id": "c", "function": call} if form == "nested" else call
+            said.append({"role": "assistant", "tool_calls": [called]})
+        said += [{"role": "tool", "tool_call_id": "c", "content": ""}] * results
+    size = size_of(said)
+    for write in (str, lambda text: html_safe(json.dumps(text))):
+        named = sum(
+            len(unicodedata.normalize("NFC", write(each)).encode()) for each in (name, other)
+        )
+        marks = sum(
+            len(json.dumps({**message, "content": ""})) for message in said[1 : results + 1]
+        )
+        assert (results + 1) * named + marks <= size.text_bytes + size.tools_bytes
 
 
 def test_other_fields_of_the_prompt_count_beside_the_messages() -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cortexd.dialects.openai import understand_chat
+from cortexd.dialects.prompt_size import prompt_size
 from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.responses import Responses
 from cortexd.dialects.surface import Document, Target
@@ -42,6 +43,17 @@ def test_items_are_bounded_by_their_json_and_by_what_templates_write_out_of_call
     assert prompt.text_bytes == len(json.dumps(items, separators=(",", ":")))
     assert prompt.tools_bytes > 0
     assert not prompt.has_media
+
+
+def test_the_name_of_a_call_is_bounded_as_in_the_chat_that_it_becomes() -> None:
+    name = "<" * 1000
+    call = {"type": "function_call", "call_id": "c", "name": name, "arguments": "{}"}
+    function = {"name": name, "arguments": "{}"}
+    calls = [{"id": "c", "function": function}]
+    message: dict[str, object] = {"role": "assistant", "tool_calls": calls}
+    item = asked_of(RESPONSES, asked_with(input=[call])).prompt
+    chat = prompt_size([message], json.dumps(message).encode(), [])
+    assert item.tools_bytes == chat.tools_bytes > 5000
 
 
 def test_an_image_in_an_item_is_counted_and_not_measured() -> None:

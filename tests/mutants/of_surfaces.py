@@ -37,6 +37,16 @@ MUTANTS = (
             "or not _REMARKABLE_KEYS.isdisjoint(message)",
             "or False",
         ),
+        (
+            "the name of a tool is paid for once, however often it answers",
+            "len(self._results) * self._name_bytes",
+            "self._name_bytes",
+        ),
+        (
+            "a tool that calls others is not taken for one",
+            "        if message.get(\"role\") not in _ROLES_OF_TEXT:",
+            "        if message.get(\"role\") not in _ROLES_OF_TEXT and not self._calls:",
+        ),
     ),
     *of_file(
         "cortexd/dialects/completions.py",
