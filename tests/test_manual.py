@@ -421,7 +421,8 @@ def test_every_header_that_a_neuron_gets_is_in_the_manual() -> None:
         ("Never forwarded", fields.NEVER_FORWARDED),
         (
             "Taken out of `chat_template_kwargs`",
-            fields.TEMPLATE_KWARGS_REMOVED | {"chat_template_kwargs"},
+            fields.TEMPLATE_KWARGS_REMOVED
+            | {"chat_template_kwargs", *fields.TEMPLATE_TOKENS_REMOVED},
         ),
     ],
 )

@@ -43,6 +43,8 @@ class Asked(msgspec.Struct, frozen=True):
     is read in tokens. `generates`: there is an output that a limit holds back; else all the work is
     in the prompts.
     `least_tokens`: what the longest prompt is sure to come to.
+    `teaches`: what it costs beyond its bytes is the doing of the model's template alone, and not of
+    words that the client gave the template.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Asked(msgspec.Struct, frozen=True):
     prompts: int = 1
     generates: bool = True
     least_tokens: int = 0
+    teaches: bool = True
 
     def forget(self) -> None:
         """Let go of the fields, and so of the body that they are pieces of."""

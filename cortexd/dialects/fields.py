@@ -147,3 +147,10 @@ TEMPLATE_KWARGS_REMOVED = frozenset(
 Engines hand these on by name, so that a template, or a slow call, could come in by the back door
 (https://nvd.nist.gov/vuln/detail/CVE-2025-62426).
 """
+
+TEMPLATE_TOKENS_REMOVED = ("_token", "_tokens")
+"""How keys of `chat_template_kwargs` end that stand for marks of the model's own: `eos_token`.
+
+Engines let them win over the tokenizer's, and templates write them after every message
+(https://huggingface.co/docs/transformers/chat_templating_writing).
+"""

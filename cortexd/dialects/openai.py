@@ -21,6 +21,7 @@ from cortexd.dialects.fields import (
     READ_HERE,
     RENDERED,
     TEMPLATE_KWARGS_REMOVED,
+    TEMPLATE_TOKENS_REMOVED,
 )
 from cortexd.dialects.forwarding import Lists, output_requested, streaming, take
 from cortexd.dialects.generated import seen_in
@@ -95,6 +96,7 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> Asked:
     if "n" in body.fields:
         forwarded["n"] = body.fields["n"]
     taken = take(body, _LISTS, forward_fields, forwarded=forwarded)
+    words = _template_words(taken.fields)
     return Asked(
         model=model,
         stream=stream,
@@ -103,8 +105,9 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> Asked:
         output_requested=output_requested(body, OUTPUT_LIMITS),
         fields=taken.fields,
         dropped=taken.dropped,
-        prompt=prompt_size(messages, encoded_messages, taken.rendered),
+        prompt=prompt_size(messages, encoded_messages, taken.rendered, at_each=words),
         least_tokens=least_chat_tokens(messages),
+        teaches=not words and "documents" not in taken.fields,
     )
 
 
@@ -121,12 +124,28 @@ def _function_tools(body: Body, dropped: list[str]) -> tuple[msgspec.Raw, object
 
 def _template_kwargs(body: Body, dropped: list[str]) -> tuple[msgspec.Raw, object]:
     kwargs = body.mapping("chat_template_kwargs") or {}
-    removed = TEMPLATE_KWARGS_REMOVED & kwargs.keys()
+    removed = {
+        name
+        for name in kwargs
+        if name in TEMPLATE_KWARGS_REMOVED or name.endswith(TEMPLATE_TOKENS_REMOVED)
+    }
     if not removed:
         return body.fields["chat_template_kwargs"], kwargs
     dropped.extend(f"chat_template_kwargs.{name}" for name in sorted(removed))
     kept = {name: kwargs[name] for name in kwargs if name not in removed}
     return msgspec.Raw(_ENCODE(kept)), kept
+
+
+def _template_words(fields: dict[str, msgspec.Raw]) -> list[bytes]:
+    """Values for the template that it may write anywhere, and as often as there are messages.
+
+    What is a switch is not among them.
+    """
+    kwargs = fields.get("chat_template_kwargs")
+    if kwargs is None:
+        return []
+    values = _VALUE.decode(kwargs).values()
+    return [_ENCODE(value) for value in values if value is not None and type(value) is not bool]
 
 
 _LISTS = Lists(

@@ -15,11 +15,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cortexd.dialects.asked import PromptSize
 from cortexd.dialects.json_text import outside_strings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IMAGE, AUDIO, FILE = "image", "audio", "file"
 
@@ -77,12 +81,17 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def prompt_size(
-    messages: list[dict[str, object]], encoded_messages: bytes, rendered_fields: list[bytes]
+    messages: list[dict[str, object]],
+    encoded_messages: bytes,
+    rendered_fields: list[bytes],
+    *,
+    at_each: Sequence[bytes] = (),
 ) -> PromptSize:
     """Measure a prompt.
 
     `messages`: decoded. `encoded_messages`: their compact UTF-8 JSON. `rendered_fields`: compact
-    JSON of every other field that a template may write into the prompt (tools, schemas, ...).
+    JSON of every other field that a template may write into the prompt (tools, schemas, ...);
+    `at_each`: of what it may write at each message again.
     """
     text_bytes = len(encoded_messages) + normalised_growth(encoded_messages)
     # Most messages are a role and a text, of which all is said.
@@ -100,7 +109,9 @@ def prompt_size(
         tally.add_message(message)
     return PromptSize(
         text_bytes=text_bytes - tally.payload_bytes,
-        tools_bytes=tally.growth_bytes(rendered_fields) + sum(map(len, rendered_fields)),
+        tools_bytes=tally.growth_bytes(rendered_fields)
+        + sum(map(len, rendered_fields))
+        + len(messages) * sum(map(rendered_bytes, at_each)),
         images=tally.items[IMAGE],
         audios=tally.items[AUDIO],
         files=tally.items[FILE],

@@ -393,7 +393,7 @@ def _added_by_template(bounded: Bounded, settled: Reservation) -> int:
     """
     asked = bounded.request.asked
     usage = settled.ending.usage if settled.ending is not None else None
-    if usage is None or asked.prompt.has_media or not asked.prompts:
+    if usage is None or asked.prompt.has_media or not (asked.prompts and asked.teaches):
         return 0
     beyond = usage.prompt_tokens - bounded.ceiling.prompt_tokens
     added = bounded.limits.template_tokens - (-beyond // asked.prompts)

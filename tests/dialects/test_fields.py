@@ -14,6 +14,7 @@ from cortexd.dialects.fields import (
     RENDERED,
 )
 from cortexd.dialects.openai import understand_chat
+from cortexd.dialects.prompt_size import rendered_bytes
 from tests.dialects.surfaces import sent_chat
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -140,3 +141,44 @@ def test_template_arguments_count_and_cannot_bring_a_template() -> None:
         "chat_template_kwargs.chat_template",
         "chat_template_kwargs.tokenize",
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["eos_token", "bos_token", "additional_special_tokens", "boi_token"]
+)
+def test_template_arguments_cannot_put_words_in_the_place_of_a_models_marks(name: str) -> None:
+    """Templates write these after every message; an engine lets the client's win."""
+    body = body_with(chat_template_kwargs={"enable_thinking": False, name: "good morning " * 200})
+    assert forwarded(body)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert understood(body).dropped == (f"chat_template_kwargs.{name}"[:40],)
+
+
+@pytest.mark.parametrize("words", ["good <b>morning</b> " * 20, ["a"] * 30, 1e15])
+def test_words_for_a_template_are_bounded_as_said_with_every_message(words: object) -> None:
+    turns = [{"role": "user", "content": "a"}] * 40
+    asked = understood(body_with(messages=turns, chat_template_kwargs={"style": words}))
+    said = rendered_bytes(json.dumps(words, separators=(",", ":")).encode())
+    assert asked.prompt.tools_bytes >= len(turns) * said
+
+
+def test_a_switch_of_the_template_costs_its_bytes_once() -> None:
+    kwargs = {"enable_thinking": False, "tools_in_user_message": None}
+    turns = [{"role": "user", "content": "a"}] * 40
+    asked = understood(body_with(messages=turns, chat_template_kwargs=kwargs))
+    assert asked.prompt.tools_bytes < 3 * len(json.dumps(kwargs))
+
+
+@pytest.mark.parametrize(
+    ("fields", "teaches"),
+    [
+        ({}, True),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, True),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, True),
+        ({"chat_template_kwargs": {"style": "plain"}}, False),
+        ({"documents": [{"text": "d"}]}, False),
+    ],
+)
+def test_a_prompt_with_words_for_the_template_teaches_nothing_about_it(
+    fields: dict[str, object], *, teaches: bool
+) -> None:
+    assert understood(body_with(**fields)).teaches == teaches

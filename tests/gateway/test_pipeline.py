@@ -443,6 +443,18 @@ async def test_what_a_template_adds_is_learned_and_reserved_from_then_on(tmp_pat
         assert it.told[-1].reserved == 50 + 20, "remembered over a restart"
 
 
+async def test_what_a_client_has_a_template_say_is_not_learned(tmp_path: Path) -> None:
+    """Or one key could make a model too dear for all others."""
+    usage = {"prompt_tokens": 5000, "completion_tokens": 3}
+    async with (
+        fake_neuron(usage=usage, reply_tokens=3) as neuron,
+        core(tmp_path, {"a": neuron.url}, keys=[key(hard_cap=100_000)]) as it,
+    ):
+        await it.ask(chat(chat_template_kwargs={"style": "x"}))
+        await it.ask(chat())
+        assert it.told[-1].reserved == BOUND
+
+
 async def test_a_neuron_that_claims_an_absurd_prompt_does_not_lock_the_model(
     tmp_path: Path,
 ) -> None:

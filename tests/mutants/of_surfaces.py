@@ -43,9 +43,14 @@ MUTANTS = (
             "self._name_bytes",
         ),
         (
+            "words for the template are paid for once, however many messages there are",
+            "len(messages) * sum(map(rendered_bytes, at_each))",
+            "sum(map(rendered_bytes, at_each))",
+        ),
+        (
             "a tool that calls others is not taken for one",
-            "        if message.get(\"role\") not in _ROLES_OF_TEXT:",
-            "        if message.get(\"role\") not in _ROLES_OF_TEXT and not self._calls:",
+            '        if message.get("role") not in _ROLES_OF_TEXT:',
+            '        if message.get("role") not in _ROLES_OF_TEXT and not self._calls:',
         ),
     ),
     *of_file(

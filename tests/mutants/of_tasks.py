@@ -389,8 +389,13 @@ MUTANTS = (
         ),
         (
             "images teach the template",
-            "usage is None or asked.prompt.has_media or not asked.prompts",
-            "usage is None or not asked.prompts",
+            "usage is None or asked.prompt.has_media or not (asked.prompts and asked.teaches)",
+            "usage is None or not (asked.prompts and asked.teaches)",
+        ),
+        (
+            "a client's own words teach the template",
+            "not (asked.prompts and asked.teaches)",
+            "not asked.prompts",
         ),
     ),
     *of_file(
