@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cortexd.dialects.fields import HARMLESS, READ_HERE, RENDERED
+from cortexd.dialects.prompt_size import rendered_bytes
 from cortexd.dialects.usage import TOKENS_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cortexd.dialects.engine_traits import Count
+
+_LONG_TALES = frozenset({"documents"})
+"""Fields that a template tells at length, in more words of its own than their bytes pay for."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
@@ -27,6 +34,19 @@ def question(chat: bytes, count: Count) -> bytes:
         return chat
     fields = _FIELDS.decode(chat)
     return _ENCODE({name: raw for name, raw in fields.items() if name in count.fields})
+
+
+def uncounted_tokens(fields: Mapping[str, msgspec.Raw], count: Count) -> int | None:
+    """Bound what a prompt can have beyond what is counted: fields that no question can hold.
+
+    `fields`: those of the chat. None where nothing bounds it.
+    """
+    if not count.fields:
+        return 0
+    uncounted = fields.keys() - count.fields - HARMLESS - READ_HERE
+    if not uncounted <= RENDERED - _LONG_TALES:
+        return None
+    return sum(rendered_bytes(bytes(fields[name])) for name in uncounted)
 
 
 def read_count(body: bytes, count: Count, *, least: int) -> int | None:

@@ -9,7 +9,7 @@ import trio
 
 from cortexd.dialects.asked import Asked
 from cortexd.dialects.engine_traits import TRAITS
-from cortexd.dialects.exact_count import question, read_count
+from cortexd.dialects.exact_count import question, read_count, uncounted_tokens
 from cortexd.dialects.upper_bound import Bound
 from cortexd.fleet.pool import NeuronBroke, NeuronSilent, NeuronUnreachable, Pool
 from cortexd.fleet.routing import Route
@@ -19,6 +19,8 @@ from cortexd.gateway.sending import Sending
 from cortexd.ledger.entries import Refused
 
 COUNT_SECONDS = 5
+"""For all neurons together."""
+
 COUNT_BYTES_MAX = 4 * 1024 * 1024
 """vLLM repeats the tokens that it counted."""
 
@@ -46,42 +48,52 @@ def could_fit(refused: Refused | None, least: Bound, asked: Asked) -> bool:
 async def closer(ceiling: Bound, sending: Sending, routes: list[Route], pool: Pool) -> Bound | None:
     """The bound with a counted prompt; None where nobody can count it.
 
-    `routes`: to every neuron that may get the request. Whoever gets it must read the same prompt,
-    so each of them has to be of a kind that counts, and to be asked in words that can be counted;
-    one is asked.
+    `routes`: to every neuron that may get the request. Each has to be of a kind that counts, and to
+    be asked in words that can be counted; all are asked, as they may have different templates, and
+    the largest count is taken.
     """
     asked = sending.request.asked
-    if any(sending.way_to(route).surface is not sending.surface for route in routes):
-        return None
-    counts = [TRAITS[route.kind].count for route in routes]
     is_chat = "messages" in asked.fields and asked.prompts == 1 and not asked.prompt.has_media
-    if not routes or None in counts or not is_chat:
+    if not (routes and is_chat and all(_can_count(sending, route) for route in routes)):
         return None
-    tokens = await _ask(sending, routes[0], pool)
-    if tokens is None or tokens >= ceiling.prompt_tokens:
+    most = 0
+    with trio.move_on_after(COUNT_SECONDS) as patience:
+        for route in routes:
+            tokens = await _ask(sending, route, pool)
+            if tokens is None:
+                return None
+            most = max(most, tokens)
+    if patience.cancelled_caught or most >= ceiling.prompt_tokens:
         return None
-    return msgspec.structs.replace(ceiling, prompt_tokens=tokens)
+    return msgspec.structs.replace(ceiling, prompt_tokens=most)
+
+
+def _can_count(sending: Sending, route: Route) -> bool:
+    count = TRAITS[route.kind].count
+    if count is None or sending.way_to(route).surface is not sending.surface:
+        return False
+    return uncounted_tokens(sending.request.asked.fields, count) is not None
 
 
 async def _ask(sending: Sending, route: Route, pool: Pool) -> int | None:
     """Have a neuron count; whatever goes wrong, there is no count."""
-    count = TRAITS[route.kind].count
+    count, asked = TRAITS[route.kind].count, sending.request.asked
     assert count is not None, "only who counts is asked"
+    beside = uncounted_tokens(asked.fields, count)
     outgoing, _ = sending.to(route)
     outgoing = msgspec.structs.replace(
         outgoing,
         path=count.path + TRAITS[route.kind].query,
         body=question(outgoing.body, count),
     )
-    with trio.move_on_after(COUNT_SECONDS):
-        try:
-            async with await pool.send(
-                outgoing, first_byte_seconds=COUNT_SECONDS, between_bytes_seconds=COUNT_SECONDS
-            ) as answer:
-                if answer.status != 200:
-                    return None
-                body = await read_up_to(answer, COUNT_BYTES_MAX)
-        except (NeuronBroke, NeuronSilent, NeuronUnreachable):
-            return None
-        return read_count(body, count, least=sending.request.asked.least_tokens)
-    return None
+    try:
+        async with await pool.send(
+            outgoing, first_byte_seconds=COUNT_SECONDS, between_bytes_seconds=COUNT_SECONDS
+        ) as answer:
+            if answer.status != 200:
+                return None
+            body = await read_up_to(answer, COUNT_BYTES_MAX)
+    except (NeuronBroke, NeuronSilent, NeuronUnreachable):
+        return None
+    tokens = read_count(body, count, least=asked.least_tokens)
+    return None if tokens is None or beside is None else tokens + beside

@@ -2,12 +2,13 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cortexd.dialects.engine_traits import TRAITS, Count
-from cortexd.dialects.exact_count import question, read_count
+from cortexd.dialects.exact_count import question, read_count, uncounted_tokens
 
 CHAT = json.dumps(
     {
@@ -28,6 +29,28 @@ def test_llama_cpp_is_asked_the_chat_itself_and_vllm_what_its_template_reads() -
     assert vllm is not None
     assert question(CHAT, llama) == CHAT
     assert json.loads(question(CHAT, vllm)).keys() == {"model", "messages", "tools"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 0),
+        ({"n": 2, "temperature": 0.5, "stop": ["x"]}, 0),
+        ({"tools": [{"type": "function"}], "chat_template_kwargs": {"style": "x"}}, 0),
+        ({"tool_choice": "auto", "reasoning_effort": "high"}, len('"auto""high"')),
+        ({"documents": [{"text": "d"}]}, None),
+        ({"let_through_by_the_operator": 1}, None),
+    ],
+)
+def test_what_a_question_cannot_hold_is_bounded_by_its_bytes_or_not_at_all(
+    fields: dict[str, object], tokens: int | None
+) -> None:
+    raw = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in fields.items()}
+    vllm, llama = TRAITS["vllm"].count, TRAITS["llama-server"].count
+    assert vllm is not None
+    assert llama is not None
+    assert uncounted_tokens({"messages": msgspec.Raw(b"[]"), **raw}, vllm) == tokens
+    assert uncounted_tokens(raw, llama) == 0, "it is asked the chat itself"
 
 
 def test_only_kinds_that_apply_the_template_count() -> None:

@@ -12,6 +12,7 @@ from cortexd.config.schema import Key, NeuronKind
 from cortexd.gateway import counting
 from tests.fleet.engines.recorded import BREAKS_OFF, SILENT, Recorded, Reply
 from tests.fleet.engines.test_llama_server import ALL
+from tests.fleet.engines.test_vllm_and_sglang import VLLM
 from tests.fleet.scripted import scripted
 from tests.gateway.test_engine_kinds import ANSWER, PATH
 from tests.support.core import Core, core, key
@@ -142,6 +143,40 @@ async def test_an_image_is_not_counted(tmp_path: Path) -> None:
     async with before(tmp_path, {f"POST {COUNT}": COUNTED}) as (it, recorded):
         assert (await it.ask(body)).status == 429
     assert paths(recorded) == []
+
+
+async def test_documents_that_vllm_does_not_count_are_not_left_out(tmp_path: Path) -> None:
+    replies: dict[str, Reply] = {**VLLM, "POST /tokenize": (200, {"count": 30})}
+    body = {**BODY, "documents": [{"text": "word " * 1000}], "model": "org/a"}
+    async with before(tmp_path, replies, kind="vllm") as (it, recorded):
+        assert (await it.ask(body)).status == 429
+    assert paths(recorded) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "status"), [(30, 200), (45, 200), (CAP - 10, 429), ("does not know", 429)]
+)
+async def test_of_two_engines_with_their_own_templates_the_larger_count_decides(
+    tmp_path: Path, other: object, status: int
+) -> None:
+    """Whoever of them gets the request, it fits."""
+    answer = {**ANSWER, "usage": {"prompt_tokens": 30, "completion_tokens": 2}}
+    usual = {**ALL, f"POST {PATH}": (200, answer)}
+    one, two = Recorded({**usual, f"POST {COUNT}": COUNTED}), Recorded(usual)
+    two.replies[f"POST {COUNT}"] = (200, {"input_tokens": other})
+    async with (
+        scripted(one.script, within_seconds=30) as first,
+        scripted(two.script, within_seconds=30) as second,
+    ):
+        for names in (("a", "b"), ("b", "a")):
+            neurons = dict(zip(names, (first.url, second.url), strict=True))
+            keys = (key(hard_cap=CAP),)
+            directory = tmp_path / names[0]
+            async with core(directory, neurons, kind="llama-server", keys=keys) as it:
+                assert (await it.ask(BODY)).status == status
+                if status == 200:
+                    assert isinstance(other, int)
+                    assert it.told[-1].reserved == other + 20
 
 
 async def test_a_message_is_counted_as_the_chat_that_it_becomes_or_not_at_all(

@@ -216,6 +216,16 @@ MUTANTS = (
             "sending.way_to(route).surface is not sending.surface",
             "False",
         ),
+        (
+            "the last neuron asked decides what a prompt comes to",
+            "most = max(most, tokens)",
+            "most = tokens",
+        ),
+        (
+            "what a question has no place for is free",
+            "return uncounted_tokens(sending.request.asked.fields, count) is not None",
+            "return True",
+        ),
     ),
     *of_file(
         "cortexd/gateway/out.py",
