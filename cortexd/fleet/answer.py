@@ -54,6 +54,7 @@ class Answer:
         "_in_a_row",
         "_is_silent",
         "_keep",
+        "_left_unread",
         "_link",
         "_reader",
         "between_bytes_seconds",
@@ -66,12 +67,16 @@ class Answer:
         deadlines: Deadlines,
         between_bytes_seconds: float,
         *,
+        left_unread: Callable[[], None],
         head_only: bool,
     ) -> None:
-        """For the pool only, which reads the head; `keep` takes the connection back."""
+        """For the pool only, which reads the head; `keep` takes the connection back. `left_unread`:
+        see `Pool.send`.
+        """
         self._link: Link | None = link
         self._reader = AnswerReader(head_only=head_only)
         self._keep = keep
+        self._left_unread = left_unread
         self._deadlines = deadlines
         self._is_silent = False
         self._in_a_row = 0
@@ -111,6 +116,7 @@ class Answer:
                     raise NeuronBroke(reader.failure)
         except BaseException as error:
             self._deadlines.stop(self)
+            self._look_back(error)
             self._break_off()
             if isinstance(error, LinkBroken):
                 raise self._why(error, "first_byte") from error
@@ -174,6 +180,7 @@ class Answer:
         try:
             data = await self._link.receive()
         except BaseException as error:
+            self._look_back(error)
             self.close()
             if isinstance(error, LinkBroken):
                 raise self._why(error, "between_bytes") from error
@@ -185,8 +192,16 @@ class Answer:
     def expired(self) -> None:
         """For the clock: to close the connection wakes who waits for it."""
         self._is_silent = True
+        self._look_back()
         if self._link is not None:
             self._link.close()
+
+    def _look_back(self, error: BaseException | None = None) -> None:
+        """Tell of bytes that are left behind. Those of a connection that failed are not there."""
+        if isinstance(error, Exception) or self._link is None:
+            return
+        if self._link.has_unread():
+            self._left_unread()
 
     def _why(self, broken: LinkBroken, clock: Clock) -> NeuronBroke | NeuronSilent:
         return NeuronSilent(clock) if self._is_silent else NeuronBroke(broken.reason)

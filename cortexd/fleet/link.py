@@ -55,6 +55,9 @@ class Link(Protocol):
     async def is_quiet(self) -> bool:
         """The same, where it has to be awaited. Raises nothing."""
 
+    def has_unread(self) -> bool:
+        """Whether bytes have come that nobody has read, or the end."""
+
     def close(self) -> None:
         """Close at once, whoever is waiting; may be called again."""
 
@@ -121,6 +124,10 @@ class PlainLink:
     async def is_quiet(self) -> bool:
         """See `Link`. Does not checkpoint."""
         return self.is_quiet_now()
+
+    def has_unread(self) -> bool:
+        """See `Link`."""
+        return self._socket.fileno() >= 0 and not self.is_quiet_now()
 
     def close(self) -> None:
         """See `Link`."""
@@ -220,6 +227,10 @@ class TlsLink:
         finally:
             self._transport.may_wait = True
         return False
+
+    def has_unread(self) -> bool:
+        """See `Link`. What has come may be no more than a session ticket."""
+        return self._link.has_unread()
 
     def close(self) -> None:
         """See `Link`. Without a closing handshake: what matters is that the neuron hears it now."""

@@ -86,6 +86,7 @@ class Pool:
         first_byte_seconds: float,
         between_bytes_seconds: float,
         before_first_byte: Callable[[], None] = lambda: None,
+        left_unread: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Send a request and wait for the head of its answer.
 
@@ -94,7 +95,8 @@ class Pool:
         neuron cannot have the whole request, NeuronBroke or NeuronSilent when it may have;
         ValueError for an `outgoing` that must not be sent. Checkpoints; a cancel closes the
         connection at once. `before_first_byte` is called when there is a connection, and the neuron
-        is about to hear of the request.
+        is about to hear of the request; `left_unread` when a cancel or a clock ends the wait for
+        the answer although bytes of it have come.
         """
         try:
             address = address_of(outgoing.base_url)
@@ -115,6 +117,7 @@ class Pool:
             partial(self._put_back, address.origin),
             self._deadlines,
             between_bytes_seconds,
+            left_unread=left_unread,
             head_only=outgoing.method == "HEAD",
         )
         await answer.receive_head(first_byte_seconds)

@@ -5,13 +5,19 @@ events, and none after the end. Refuses to know what the pieces say, and when on
 (heartbeats.py).
 """
 
+import contextlib
 from collections.abc import Awaitable
 
 import trio
 
 from cortexd.dialects.surface import Watcher
+from cortexd.fleet.pool import Answer, NeuronBroke, NeuronSilent
+from cortexd.fleet.pump import Pump
 from cortexd.gateway.exchange import Client, Headers
 from cortexd.gateway.progress import Progress
+
+LAST_LOOK_BYTES_MAX = 32_768
+"""What is looked through when a stream is cut off. Behind more, a full buffer may hide the rest."""
 
 
 class _Beat:
@@ -91,17 +97,19 @@ class Out:
             await self.flush()
 
     def write_now(self, data: bytes) -> bool:
-        """Send a piece, if nobody has to wait for that; else `flush` it before anything else."""
+        """Send a piece, if nobody has to wait for that; else `flush` it before anything else.
+
+        Until then the neuron's further tokens are unread, and unseen.
+        """
         progress = self._progress
         if self._beat is not None or not progress.started:
-            self._held = data
+            self._held, progress.has_unseen = data, True
             return False
         if progress.first_byte_at is None and data:
             progress.first_byte()
         self._rest = self._client.write_now(data)
         if self._rest is not None:
-            # A client that takes nothing leaves the neuron's further tokens unread, and unseen.
-            self._is_sending = progress.is_writing = True
+            self._is_sending = progress.has_unseen = True
             return False
         self.written_at = trio.current_time()
         return True
@@ -115,8 +123,38 @@ class Out:
         rest, self._rest = self._rest, None
         if rest is not None:
             await rest
-            self._is_sending = self._progress.is_writing = False
+            self._is_sending = False
             self.written_at = trio.current_time()
+        self._progress.has_unseen = False
+
+    async def pass_all_on(self, answer: Answer, pump: Pump) -> None:
+        """Send what the client gets of an answer, until the end, a failure, or the reserved output
+        is used up. Raises what `Answer.read` raises.
+        """
+        watcher = self.watcher
+        assert watcher is not None, "a client that reads no stream"
+        try:
+            while await pump.pass_on(answer, self.pass_on):
+                await self.flush()
+                if watcher.done or watcher.cut or watcher.failure:
+                    break
+        except trio.Cancelled:
+            self._look_once_more(answer, watcher)
+            raise
+
+    def _look_once_more(self, answer: Answer, watcher: Watcher) -> None:
+        """Have counted what came while nobody looked: who stands still is late to hear of a client
+        that hung up, and the neuron went on meanwhile.
+        """
+        with contextlib.suppress(NeuronBroke, NeuronSilent):
+            looked_at = 0
+            while looked_at < LAST_LOOK_BYTES_MAX:
+                data = answer.read_now()
+                if not data or watcher.done or watcher.cut or watcher.failure:
+                    return
+                watcher.feed(data)
+                looked_at += len(data)
+            self._progress.has_unseen = True
 
     async def heartbeat(self) -> None:
         """Send a sign of life, unless something is being sent anyway or the stream has ended."""

@@ -30,7 +30,7 @@ class Progress:
         "elsewhere",
         "failure",
         "first_byte_at",
-        "is_writing",
+        "has_unseen",
         "kind",
         "lacks_endpoint",
         "on_first_byte",
@@ -58,7 +58,7 @@ class Progress:
         self.seen = Seen()
         self.reply_notes: tuple[str, ...] = ()
         self.started = False
-        self.is_writing = False
+        self.has_unseen = False  # the neuron may have said more than was looked at
         self.did_no_work = False
         self.elsewhere = False
         self.was_not_there = False
@@ -79,6 +79,10 @@ class Progress:
         self.did_no_work = self.elsewhere = self.was_not_there = False
         self.lacks_endpoint = False
         self.failure = self.kind = self.verdict = self.attempt = None
+
+    def left_unread(self) -> None:
+        """Bytes of the neuron were left behind that nobody has looked at."""
+        self.has_unseen = True
 
     def waits(self) -> None:
         """It has to wait for its turn."""
@@ -120,6 +124,6 @@ class Progress:
             streamed=attempt.streamed if attempt is not None else self._sending.stream,
             usage=stream.usage if stream is not None else self.usage,
             seen=stream.seen if stream is not None else self.seen,
-            token_per_chunk=promised and not self.is_writing,
+            token_per_chunk=promised and not self.has_unseen,
             counts_every_choice=attempt is not None and attempt.engine.counts_every_choice,
         )

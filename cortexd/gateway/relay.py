@@ -240,6 +240,7 @@ class Relay:
             first_byte_seconds=self._clocks.first_byte_seconds,
             between_bytes_seconds=self._clocks.between_bytes_seconds,
             before_first_byte=mark_dispatched,
+            left_unread=self.progress.left_unread,
         )
 
     async def _answer(self, answer: Answer) -> Outcome:
@@ -370,10 +371,7 @@ class Relay:
         progress = self.progress
         progress.stream = stream
         self._forget(answer)
-        while await self._pool.pump.pass_on(answer, self._out.pass_on):
-            await self._out.flush()
-            if stream.done or stream.cut or stream.failure:
-                break
+        await self._out.pass_all_on(answer, self._pool.pump)
         if stream.failure is not None:
             stream.failure = self._unplaced(stream.failure)
         last = stream.close()

@@ -316,7 +316,7 @@ async def test_a_neuron_that_floods_does_not_starve_others(deadlines: Deadlines)
     link = PlainLink(ours)
     with theirs:
         theirs.send(CHUNKED_HEAD)
-        answer = Answer(link, lambda _: None, deadlines, 5, head_only=False)
+        answer = Answer(link, lambda _: None, deadlines, 5, left_unread=print, head_only=False)
         await answer.receive_head(5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count_turns)

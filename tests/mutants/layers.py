@@ -46,6 +46,7 @@ FOUND_IN_CORE = "tests/gateway/test_found_by_mutants.py"
 NATIVE = "tests/gateway/test_native_messages.py"
 PIPELINE = "tests/gateway/test_pipeline.py"
 SURFACES = "tests/gateway/test_surfaces.py"
+UNSEEN = "tests/gateway/test_unseen.py"
 
 WORLDS = "worlds 3 0"
 

@@ -1,6 +1,6 @@
 """What could go wrong between a request on an endpoint other than chat's and its bound."""
 
-from tests.mutants.layers import COUNTING, NATIVE, SURFACES
+from tests.mutants.layers import COUNTING, NATIVE, SURFACES, UNSEEN
 from tests.mutants.mutant import of_file
 
 _DIALECTS = "tests/dialects/test_"
@@ -234,6 +234,25 @@ MUTANTS = (
             "a client that waited is told a second beginning",
             "            watcher.head()  # the client has had one",
             "            pass",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/out.py",
+        UNSEEN,
+        (
+            "what waits behind a heartbeat that is not taken is free",
+            "self._held, progress.has_unseen = data, True",
+            "self._held = data",
+        ),
+        (
+            "what came while nobody looked is free",
+            "            self._look_once_more(answer, watcher)\n",
+            "",
+        ),
+        (
+            "what a full buffer may hide is free",
+            "                looked_at += len(data)\n            self._progress.has_unseen = True",
+            "                looked_at += len(data)",
         ),
     ),
     *of_file(
