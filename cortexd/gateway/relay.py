@@ -190,7 +190,10 @@ class Relay:
         progress = self.progress
         progress.on_first_byte = partial(traffic.first_byte, serving)
         try:
-            outcome = await self._through(serving.route, reservation)
+            known = partial(traffic.limits, serving.route.model, template_tokens=0)
+            outgrown = self._sending.outgrown(reservation.bound, known)
+            progress.did_no_work = outgrown is not None
+            outcome = outgrown or await self._through(serving.route, reservation)
             if progress.was_not_there:
                 traffic.withdraw(serving)
             elif progress.elsewhere and not progress.lacks_endpoint:

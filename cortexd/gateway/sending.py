@@ -5,9 +5,12 @@ which a request can be put: neurons of one model may speak different ones. Refus
 are sent and what comes back (relay.py).
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from cortexd.dialects.engine_traits import TRAITS, Traits
+from cortexd.dialects.refusals import Refusal, RefusalKind
 from cortexd.dialects.surface import (
     Bilingual,
     Gathering,
@@ -17,7 +20,7 @@ from cortexd.dialects.surface import (
     Watcher,
     Way,
 )
-from cortexd.dialects.upper_bound import ModelLimits
+from cortexd.dialects.upper_bound import Bound, ModelLimits
 from cortexd.fleet.outgoing import HeaderLines, Outgoing
 from cortexd.fleet.routing import Route
 from cortexd.gateway.neuron_headers import body_headers, credential
@@ -61,6 +64,25 @@ class Sending(msgspec.Struct, frozen=True):
             return self.way
         native = self.request.native() if isinstance(self.request, Bilingual) else None
         return native or self.way
+
+    def outgrown(
+        self, reserved: Bound, now_known: Callable[[], ModelLimits | None]
+    ) -> Refusal | None:
+        """Why it must not be sent: what was reserved for its prompt was the largest context that
+        the model had then, and it has a larger one now. `now_known`: the limits as of now.
+        """
+        most, prompts = self.limits.context_max, self.request.asked.prompts
+        if most is None or not prompts or reserved.prompt_tokens < prompts * most:
+            return None
+        known = now_known()
+        if known is not None and known.context_max is not None and known.context_max <= most:
+            return None
+        return Refusal(
+            RefusalKind.MODEL_LOADING,
+            f"The context of model '{self.request.asked.model}' has become larger than the {most} "
+            "tokens that were reserved for this prompt. Send it again.",
+            retry_after_seconds=1,
+        )
 
     def to(self, route: Route) -> "tuple[Outgoing, Attempt]":
         """Write it for one neuron; what is known of the attempt does not keep what is sent."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from cortexd.config.schema import Catalogue, CatalogueModel, Eviction, Key, Waiting
+from cortexd.config.schema import Catalogue, CatalogueModel, Eviction, Key, Limit, Waiting
 from cortexd.demo.admission import AdmissionLimits
 from cortexd.demo.hardware import Device, SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
@@ -476,3 +476,25 @@ async def only_entry(it: Core) -> dict[str, object]:
     [entry] = json.loads(listed.body)["data"]
     found: dict[str, object] = entry
     return found
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_that_was_bounded_by_a_context_that_turns_out_larger_is_not_sent(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    """What was reserved is no bound any more; asked again, it is bounded by the larger one."""
+    neuron = a_neuron()
+    small = CatalogueModel("org/oak", vram_mb=16_000, limit=Limit(context=64))
+    asked = chat(stream=stream, messages=[{"role": "user", "content": "a b " * 100}])
+    async with (
+        running(neuron),
+        core(tmp_path, {"a": neuron.url}, catalogue=Catalogue(models=(small,))) as it,
+    ):
+        client = await it.ask(asked)
+        error = json.loads(client.events()[-1])["error"] if stream else client.error
+        assert error["code"] == "model_loading"
+        assert "Send it again" in str(error["message"])
+        assert it.told[-1].reserved == 64 + 5
+        assert (await spent(it), neuron.chat_hits) == ((0, 0), 0)
+        assert (await it.ask(asked)).status == 200
+        assert it.told[-1].reserved > 400

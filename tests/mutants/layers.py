@@ -47,6 +47,7 @@ NATIVE = "tests/gateway/test_native_messages.py"
 PIPELINE = "tests/gateway/test_pipeline.py"
 SURFACES = "tests/gateway/test_surfaces.py"
 UNSEEN = "tests/gateway/test_unseen.py"
+WAITING = "tests/gateway/test_waiting.py"
 
 WORLDS = "worlds 3 0"
 

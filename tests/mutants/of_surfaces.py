@@ -1,6 +1,6 @@
 """What could go wrong between a request on an endpoint other than chat's and its bound."""
 
-from tests.mutants.layers import COUNTING, NATIVE, SURFACES, UNSEEN
+from tests.mutants.layers import COUNTING, NATIVE, SURFACES, UNSEEN, WAITING
 from tests.mutants.mutant import of_file
 
 _DIALECTS = "tests/dialects/test_"
@@ -234,6 +234,15 @@ MUTANTS = (
             "a client that waited is told a second beginning",
             "            watcher.head()  # the client has had one",
             "            pass",
+        ),
+    ),
+    *of_file(
+        "cortexd/gateway/sending.py",
+        WAITING,
+        (
+            "a context may grow behind the bound",
+            "if known is not None and known.context_max is not None and known.context_max <= most:",
+            "if True:",
         ),
     ),
     *of_file(
