@@ -144,13 +144,14 @@ class Committer:
         batch = self._batch
         if now >= self._mark_at:
             self._mark()
-        rolls = False
         if batch.entries:
             self._journal.append(batch.entries)
             self._observe.batch(batch.commands, len(batch.entries))
             batch.entries = []
             batch.commands = 0
             rolls = self._journal.roll_is_due()
+        else:
+            rolls = self._journal.wall_was_moved()
         unsynced = self._journal.durable < self._journal.written
         if rolls or batch.waiting or (unsynced and (closing or now >= self._sync_by)):
             self._take_off(self._journal.prepare_roll() if rolls else self._journal.sync, now)

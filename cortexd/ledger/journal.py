@@ -40,8 +40,9 @@ __all__ = ["Condition", "Journal", "JournalFailed", "JournalSettings", "LedgerPr
 # hold little but snapshots where there are a thousand keys.
 SEGMENT_BYTES_MAX = 2 << 20
 
-# Shortest time between two segments that begin because the wall clock was moved.
-_STEP_ROLL_MS = 60_000
+# Shortest time between two segments that begin because the wall clock was moved. What is spent in
+# it after a move may be forgotten too early by a reboot, so it is short.
+_STEP_ROLL_MS = 1_000
 
 _MEASURE_ROOM_MS = 1_000
 
@@ -211,19 +212,20 @@ class Journal:
             raise self._fail("syncing the directory", error) from error
 
     def roll_is_due(self) -> bool:
-        """Whether the segment is large or old enough, or the wall clock was moved since it began.
-
-        The last, because a header's pair of times is what a downtime is judged by (`clock.py`).
-        """
-        header = self._segment.header
-        now_ms, wall_ms = self.clock.now_ms(), self.clock.wall_ms()
-        age_ms = now_ms - header.lt
-        moved_ms = abs((wall_ms - now_ms) - (header.wall - header.lt))
+        """Whether the segment is large or old enough, or the wall clock was moved since."""
         return (
             self._segment.is_full(self._settings.segment_bytes_max)
-            or age_ms >= self._settings.segment_ms_max
-            or (moved_ms > WALL_STEP_MS and age_ms >= _STEP_ROLL_MS)
+            or self.clock.now_ms() - self._segment.header.lt >= self._settings.segment_ms_max
+            or self.wall_was_moved()
         )
+
+    def wall_was_moved(self) -> bool:
+        """Whether the wall clock was moved since the segment began, which makes one due even where
+        nothing happens: a downtime is judged by the pair of times in a header (`clock.py`).
+        """
+        header, now_ms = self._segment.header, self.clock.now_ms()
+        moved_ms = abs(self.clock.skew_ms() - (header.wall - header.lt))
+        return moved_ms > WALL_STEP_MS and now_ms - header.lt >= _STEP_ROLL_MS
 
     def prepare_roll(self) -> Callable[[], None]:
         """Take a snapshot now; the work returned syncs this segment and begins the next with it.

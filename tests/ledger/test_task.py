@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -232,6 +233,29 @@ async def test_a_disk_that_fills_up_while_nobody_calls_is_noticed(
         disk.free = 1 << 40
         await pass_time(LOOK_AGAIN_SECONDS + 0.1)
         assert [journal.condition] == ["ok"]
+
+
+async def test_a_clock_that_is_set_right_while_nobody_calls_makes_no_window_forget_at_a_reboot(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The machine's own clock was five hours behind until a time server was found."""
+    disk, ahead_ms, hour_ms = SimulatedDisk(), -5 * 3_600_000, 3_600_000
+    usual = trio_clock()
+    behind = msgspec.structs.replace(usual, wall_ms=lambda: usual.wall_ms() + ahead_ms)
+    caps = [Cap(KEY, 1000, rolling(hour_ms))]
+    async with running(open_journal(disk, caps, times=behind), InlineSyncer()) as desk:
+        async with await granted(desk) as held:
+            held.dispatched = True
+        spent = (await desk.standings((KEY,)))[0].spent
+        await pass_time(2)
+        ahead_ms = 0
+        await pass_time(LOOK_FOR_ROOM_SECONDS + 0.1)
+    rebooted = msgspec.structs.replace(usual, boot_id="another boot")
+    again = open_journal(disk, caps, times=rebooted)
+    assert again.clock.downtime_ms < 10_000
+    standing = standing_of(again.accounts, KEY, again.clock.now_ms())
+    assert standing is not None
+    assert standing.spent == spent > 0
 
 
 async def test_what_was_learned_is_known_at_once_and_after_a_restart() -> None:

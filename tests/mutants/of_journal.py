@@ -116,13 +116,14 @@ MUTANTS = (
         ),
         (
             "a segment grows for ever",
-            "            or age_ms >= self._settings.segment_ms_max\n",
+            "            or self.clock.now_ms() - self._segment.header.lt "
+            ">= self._settings.segment_ms_max\n",
             "",
         ),
         (
             "a moved wall clock begins no segment",
-            "            or (moved_ms > WALL_STEP_MS and age_ms >= _STEP_ROLL_MS)\n",
-            "",
+            "return moved_ms > WALL_STEP_MS and now_ms - header.lt >= _STEP_ROLL_MS",
+            "return False",
         ),
         (
             "a segment names the digest of none",

@@ -224,6 +224,11 @@ MUTANTS = (
             "            rolls = False",
         ),
         (
+            "a moved wall clock is noticed only when something is written",
+            "            rolls = self._journal.wall_was_moved()",
+            "            rolls = False",
+        ),
+        (
             "two syncs are under way at once",
             "        if self._flight is not None:\n"
             "            self._report_slow(self._flight, now)\n"
