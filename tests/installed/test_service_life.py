@@ -98,22 +98,39 @@ def test_a_connection_starts_it_when_systemd_holds_the_ports(site: Site) -> None
     site.machine.run("systemctl", "start", "cortexd")
 
 
-def test_secrets_reach_the_daemon_that_it_cannot_read_itself(site: Site) -> None:
-    """The example of a drop-in, as it is installed; check-config finds the secrets as well."""
+def keep_secrets_apart(site: Site) -> None:
+    """The example of a drop-in, as it is installed, and cortexd running by it.
+
+    Two secrets are in files that root alone can read: the neuron's, and that of alice's key.
+    """
     machine = site.machine
     for name, secret in (("beast.key", "sk-neuron"), ("alice.key", "sk-kept")):
         machine.write(f"/etc/cortexd/{name}", f"{secret}\n")
         machine.run("chmod", "600", f"/etc/cortexd/{name}")
     keyed = CONFIG.replace(KEY, "{file: alice.key}")
     site.configure(keyed.replace('13131"', '13131", api_key: {file: beast.key}'))
-    machine.run("cortexd", "check-config", CONFIG_FILE)
     example = "/usr/share/doc/cortexd/examples/credentials.conf"
     machine.run("install", "-D", "-t", "/run/systemd/system/cortexd.service.d", example)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "cortexd")
+
+
+def test_secrets_reach_the_daemon_that_it_cannot_read_itself(site: Site) -> None:
+    """check-config finds them as well."""
+    keep_secrets_apart(site)
+    site.machine.run("cortexd", "check-config", CONFIG_FILE)
     assert site.ask("sk-kept") > 0
-    denied = machine.try_to("runuser", "-u", "cortexd", "--", "cat", "/etc/cortexd/alice.key")
-    assert "Permission denied" in denied.stderr
+    command = ("runuser", "-u", "cortexd", "--", "cat", "/etc/cortexd/alice.key")
+    assert "Permission denied" in site.machine.try_to(*command).stderr
+    site.configure()
+    site.without_drop_ins()
+
+
+def test_a_reload_can_read_the_secrets_too(site: Site) -> None:
+    """Or it would refuse every catalogue, as its check of the configuration fails."""
+    keep_secrets_apart(site)
+    site.machine.run("systemctl", "reload", "cortexd")
+    assert site.ask("sk-kept") > 0
     site.configure()
     site.without_drop_ins()
 
