@@ -48,12 +48,15 @@ def announce(lines: Sequence[str]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve; 2 for a configuration that does not hold, with every problem in it."""
+    """Serve; 2 for a configuration that does not hold, with every problem in it.
+
+    1 where only the host is in the way: the ledger's disk may come, or become writable, later.
+    """
     try:
         loaded = load(Path(arguments.config), os.environ, listen_flags(arguments))
     except ConfigProblems as found:
         print(render(found.problems), file=sys.stderr)
-        return 2
+        return 1 if found.may_pass else 2
     for notice in loaded.notices:
         print(f"notice: {notice}", file=sys.stderr)
     return serve_forever(

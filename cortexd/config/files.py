@@ -8,12 +8,16 @@ Changes nothing on disk: what it tries leaves no trace, even when it is killed.
 import errno
 import os
 import ssl
-from typing import Final
+from typing import Final, NamedTuple
 
 from cortexd.config.convert import SecretFault
 
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SECRET_FILE_BYTES_MAX: Final = 64 * 1024
+
+_NO_RIGHT: Final = "give cortexd's user the right to write there"
+# In the unit's sandbox everything is read-only that is not named: ProtectSystem=strict.
+_READ_ONLY: Final = "mount it for writing; under systemd name it in the unit's ReadWritePaths= too"
 
 
 class FileFault(Exception):
@@ -85,8 +89,16 @@ def readable_fault(path: str) -> tuple[str, str] | None:
     return None
 
 
-def directory_fault(path: str) -> tuple[str, str] | None:
-    """Why files cannot be made in this directory, which may not exist yet: (what, hint), or None.
+class DirectoryFault(NamedTuple):
+    """Why files cannot be made in a directory. `may_pass`: not for ever, as it is not the path."""
+
+    what: str
+    hint: str
+    may_pass: bool
+
+
+def directory_fault(path: str) -> DirectoryFault | None:
+    """Why files cannot be made in this directory, which may not exist yet; None when they can.
 
     Where it does not exist, the nearest parent that does has to be writable.
     """
@@ -95,12 +107,15 @@ def directory_fault(path: str) -> tuple[str, str] | None:
         os.lstat(path)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return "the path is too long", "choose a shorter one"
+            return DirectoryFault("the path is too long", "choose a shorter one", may_pass=False)
     while not os.path.lexists(nearest) and os.path.dirname(nearest) != nearest:
         nearest = os.path.dirname(nearest)
     shown = "it" if nearest == path else f"its nearest existing parent, {nearest},"
     if not os.path.isdir(nearest):
-        return f"{shown} is not a directory", "choose another place"
+        # A link to nothing may lead to what is not mounted yet.
+        leads_nowhere = not os.path.exists(nearest)
+        what = f"{shown} is not a directory"
+        return DirectoryFault(what, "choose another place", may_pass=leads_nowhere)
     try:
         # An unnamed file: proves the right to write (also to root), and is gone once closed.
         os.close(os.open(nearest, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -108,10 +123,8 @@ def directory_fault(path: str) -> tuple[str, str] | None:
         unsupported = error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
         if not unsupported or not os.access(nearest, os.W_OK | os.X_OK):
             why = os.strerror(error.errno or errno.EIO).lower()
-            return (
-                f"{shown} cannot be written: {why}",
-                "give cortexd's user the right to write there",
-            )
+            hint = _READ_ONLY if error.errno == errno.EROFS else _NO_RIGHT
+            return DirectoryFault(f"{shown} cannot be written: {why}", hint, may_pass=True)
     return None
 
 

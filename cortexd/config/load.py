@@ -62,11 +62,15 @@ class LoadedCatalogue(Struct, frozen=True):
 
 
 class ConfigProblems(Exception):
-    """The configuration cannot be run; `problems` holds everything that is wrong with it."""
+    """The configuration cannot be run; `problems` holds everything that is wrong with it.
+
+    `may_pass`: the next try may go well, although nobody changes the configuration.
+    """
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(render(problems))
         self.problems = problems
+        self.may_pass = all(problem.may_pass for problem in problems)
 
 
 def load(
@@ -204,9 +208,10 @@ def _try_files(config: Config, report: Report) -> None:
         fault = authority_fault(config.gateway.neuron_ca)
         if fault is not None:
             report.add("gateway.neuron_ca", *fault)
-    fault = directory_fault(config.ledger.directory or "")
-    if fault is not None:
-        report.add("ledger.directory", *fault)
+    unwritable = directory_fault(config.ledger.directory or "")
+    if unwritable is not None:
+        what, hint, may_pass = unwritable
+        report.add("ledger.directory", what, hint, may_pass=may_pass)
     told = {problem.where for problem in report.problems}
     for where, window in windows_of(config):
         at = join(where, "time_zone")

@@ -20,7 +20,8 @@ class Problem(Struct, frozen=True):
 
     `where` is the setting's path (`neurons[1].endpoint`, "" for the whole file), `what` the cause
     and `hint` the way out (may be empty). `source` is a file, an environment variable or a flag;
-    `line` counts from 1 where a file has one.
+    `line` counts from 1 where a file has one. `may_pass`: it is about what the configuration finds
+    on this host right now, so that the next try may go well with the same words.
     """
 
     where: str
@@ -28,6 +29,7 @@ class Problem(Struct, frozen=True):
     hint: str = ""
     source: str = ""
     line: int | None = None
+    may_pass: bool = False
 
 
 class Place(Struct, frozen=True):
@@ -45,10 +47,18 @@ class Report:
         self.places: dict[str, Place] = {}
         self.problems: list[Problem] = []
 
-    def add(self, where: str, what: str, hint: str = "", *, at: str | None = None) -> None:
+    def add(
+        self,
+        where: str,
+        what: str,
+        hint: str = "",
+        *,
+        at: str | None = None,
+        may_pass: bool = False,
+    ) -> None:
         """Notes a problem of the setting at `where`; the line shown is that of `at` if given."""
         place = self.place_of(where if at is None else at)
-        self.problems.append(Problem(where, what, hint, place.source, place.line))
+        self.problems.append(Problem(where, what, hint, place.source, place.line, may_pass))
 
     def place_of(self, where: str) -> Place:
         """The line of this path, or of the nearest thing around it that was written down."""

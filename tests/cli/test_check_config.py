@@ -90,6 +90,7 @@ def test_json_says_the_same_to_programs(folder: Folder, capsys: pytest.CaptureFi
             "hint": "did you mean gateway?",
             "source": str(bad),
             "line": 1,
+            "may_pass": False,
         }
     ]
 

@@ -131,7 +131,44 @@ def test_a_directory_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     assert fault is not None
     assert fault[1] == "give cortexd's user the right to write there"
     assert "cannot be written: " in fault[0]
+    assert fault.may_pass
     assert tried_in_proc is not None
+
+
+def test_only_what_is_wrong_with_the_path_itself_is_wrong_for_ever(tmp_path: Path) -> None:
+    """A link to nothing may lead to a disk that is mounted later."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loose").symlink_to(tmp_path / "gone")
+    passing = {}
+    for name in ("file", "file/x", "loose", "loose/x", "x" * 300):
+        fault = directory_fault(str(tmp_path / name))
+        passing[name] = fault and fault.may_pass
+    assert passing == {
+        "file": False,
+        "file/x": False,
+        "loose": True,
+        "loose/x": True,
+        "x" * 300: False,
+    }
+
+
+def read_only_places() -> Iterator[str]:
+    """Directories of file systems that are mounted read-only."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, _, options, *_ = line.split()
+        if "ro" in options.split(",") and os.path.isdir(place):
+            yield place
+
+
+def test_a_read_only_file_system_is_told_as_one() -> None:
+    place = next(read_only_places(), None)
+    if place is None:
+        pytest.skip("nothing here is mounted read-only")
+    fault = directory_fault(f"{place}/ledger")
+    assert fault is not None
+    assert fault.what.endswith("cannot be written: read-only file system")
+    assert "ReadWritePaths=" in fault.hint
+    assert fault.may_pass
 
 
 def test_where_unnamed_files_are_unknown_the_mode_of_the_directory_decides() -> None:

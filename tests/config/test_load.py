@@ -276,6 +276,16 @@ def test_a_ledger_that_cannot_be_written_is_told_and_nothing_is_left(folder: Fol
     assert os.listdir(folder.path) == ["cortexd.yaml"]
 
 
+def test_only_a_report_of_what_may_pass_may_pass_itself(folder: Folder) -> None:
+    (folder.path / "disk").symlink_to(folder.path / "not mounted")
+    passing = {}
+    for text in ("ledger: {directory: disk}", "ledger: {directory: disk}\nneuron: []"):
+        with pytest.raises(ConfigProblems) as caught:
+            folder.load(text)
+        passing[len(caught.value.problems)] = caught.value.may_pass
+    assert passing == {1: True, 2: False}
+
+
 WORDS = """
 gateway listen tls certificate neurons name endpoint kind api_key file entitlements keys key
 accounts account_id key_id hard_cap window seconds ledger directory models_config polling x caps

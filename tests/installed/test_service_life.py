@@ -59,6 +59,35 @@ def test_a_broken_configuration_ends_it_once_and_says_what_is_wrong(site: Site) 
     assert site.ask() > 0
 
 
+def test_a_ledger_whose_disk_is_not_mounted_yet_is_tried_until_it_is(site: Site) -> None:
+    """The mount point belongs to root, as mount points do."""
+    machine, place = site.machine, "/srv/disk"
+    machine.run("mkdir", place)
+    site.configure(CONFIG.replace("/var/lib/cortexd", place))
+    site.drop_in("disk", f"[Service]\nReadWritePaths={place}\n")
+    assert machine.try_to("systemctl", "restart", "cortexd").returncode == 1
+    machine.wait_until("cortexd", "NRestarts", "1")
+    said = machine.journal("cortexd")
+    assert f"ledger.directory: its nearest existing parent, {place}, cannot be written" in said
+    machine.run("mount", "-t", "tmpfs", "-o", "mode=755,uid=cortexd", "disk", place)
+    machine.wait_until("cortexd", "ActiveState", "active")
+    assert site.ask() == site.spent()
+    site.configure()
+    site.without_drop_ins()
+    machine.run("umount", place)
+
+
+def test_a_ledger_outside_the_sandbox_is_told_with_the_setting_that_lets_it_in(
+    site: Site,
+) -> None:
+    site.configure(CONFIG.replace("/var/lib/cortexd", "/srv"))
+    assert site.machine.try_to("systemctl", "restart", "cortexd").returncode == 1
+    site.machine.wait_until("cortexd", "ExecMainStatus", "1")
+    assert "ReadWritePaths=" in site.machine.journal("cortexd")
+    site.configure()
+    site.machine.run("systemctl", "restart", "cortexd")
+
+
 def test_no_connection_is_refused_while_it_restarts_under_load(site: Site) -> None:
     """systemd holds the ports: whoever comes in between waits in the queue.
 

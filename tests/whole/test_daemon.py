@@ -113,6 +113,16 @@ async def test_a_ledger_directory_that_cannot_be_is_a_problem(tmp_path: Path) ->
     assert "ledger.directory" in done.stderr
 
 
+async def test_a_ledger_whose_disk_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
+    """systemd tries again after 1, and never after 2; check-config has no such difference."""
+    (tmp_path / "ledger").symlink_to(tmp_path / "not mounted")
+    path = configured(tmp_path, {})
+    done = await run_cortexd(["serve", "--config", path, *ANY_PORTS])
+    checked = await run_cortexd(["check-config", path])
+    assert (done.returncode, checked.returncode) == (1, 2)
+    assert "ledger.directory" in done.stderr
+
+
 async def test_streams_are_the_same_with_one_task_for_all_of_them_and_with_one_each(
     tmp_path: Path,
 ) -> None:
