@@ -11,7 +11,12 @@ import functools
 import os
 from collections.abc import Iterator
 
-from cortexd.config.load import ConfigProblems, default_ledger_directory, load, render
+from cortexd.config.load import (
+    ConfigProblems,
+    default_ledger_directory,
+    load_ledger_directory,
+    render,
+)
 from cortexd.ledger.clock import LedgerClock, system_time
 from cortexd.ledger.opening import last_seen
 from cortexd.ledger.records import Header
@@ -100,10 +105,9 @@ def _path(arguments: argparse.Namespace) -> str:
         named = os.environ.get(_DIRECTORY_VARIABLE)
         return os.path.abspath(named) if named else default_ledger_directory(os.environ)
     try:
-        loaded = load(arguments.config, os.environ, {})
+        return load_ledger_directory(arguments.config, os.environ)
     except ConfigProblems as found:
         raise Unreadable(render(found.problems), 2) from found
-    return loaded.config.ledger.directory or default_ledger_directory(os.environ)
 
 
 def clock_after(header: Header, newest_entry_ms: int) -> LedgerClock:

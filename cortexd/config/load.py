@@ -21,7 +21,7 @@ from cortexd.config.check import (
     problems_of,
     windows_of,
 )
-from cortexd.config.convert import convert
+from cortexd.config.convert import convert, fields_of
 from cortexd.config.document import BROKEN, read_document
 from cortexd.config.files import (
     FileFault,
@@ -39,6 +39,7 @@ from cortexd.config.problems import render as render
 from cortexd.config.schema import CalendarWindow, Catalogue, Config, Entitlements, Key, Tls
 
 LEDGER_DIRECTORY: Final = "cortexd-ledger"
+LEDGER_VARIABLES: Final = "CORTEXD_LEDGER__"
 ADMIN_SOCKET: Final = "admin.sock"
 
 
@@ -118,6 +119,28 @@ def load_catalogue(config: Config) -> LoadedCatalogue:
         raise ConfigProblems(in_reading_order(problems, [report.source]))
     notices = catalogue_notices_of(config, catalogue)
     return LoadedCatalogue(catalogue, missing, tuple(notices))
+
+
+def load_ledger_directory(path: str | os.PathLike[str], environment: Mapping[str, str]) -> str:
+    """Where `serve` has its ledger by the configuration at `path`, which need not be fit to run.
+
+    The section `ledger` counts, and names that are no section: one of them may be meant for it.
+    Raises ConfigProblems.
+    """
+    file = os.path.abspath(path)
+    report = Report(os.fspath(path))
+    raw = _read(file, report)
+    if isinstance(raw, dict):
+        others = fields_of(Config).keys() - {"ledger"}
+        raw = {name: value for name, value in raw.items() if name not in others}
+    ours = {name: text for name, text in environment.items() if name.startswith(LEDGER_VARIABLES)}
+    raw = with_overrides(raw, ours, {}, report)
+    written = convert(Config, raw, report, read_secret)
+    if report.problems:
+        raise ConfigProblems(report.problems)
+    config = _with_paths(written, os.path.dirname(file), environment)
+    assert config.ledger.directory is not None, "loading fills in its default"
+    return config.ledger.directory
 
 
 def default_ledger_directory(environment: Mapping[str, str]) -> str:

@@ -139,12 +139,53 @@ def test_the_ledger_of_a_configuration_is_the_one_that_serve_would_use(
 
 
 @pytest.mark.parametrize("question", ["verify", "show", "export"])
-def test_a_configuration_that_cannot_run_is_exit_code_2(
-    question: str, tmp_path: Path, capsys: Capture
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ledgr: {directory: x}", "ledgr: unknown setting"),
+        ("ledger: {directry: x}", "ledger.directry: unknown setting"),
+        ("ledger: [", "not YAML"),
+        (None, "the file does not exist"),
+    ],
+)
+def test_a_configuration_that_does_not_say_where_its_ledger_is_is_exit_code_2(
+    question: str, text: str | None, said: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    (tmp_path / "bad.yaml").write_text("ledgr: {}\n")
+    """A mistyped name would otherwise be answered from another ledger."""
+    if text is not None:
+        (tmp_path / "bad.yaml").write_text(text)
     assert main(["ledger", question, "--config", str(tmp_path / "bad.yaml")]) == 2
-    assert "ledgr: unknown setting" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("question", ["verify", "show", "export"])
+def test_nothing_but_the_ledger_of_a_configuration_has_to_be_right(
+    question: str, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets that systemd alone can read, settings of another version: whatever it is."""
+    (tmp_path / "cortexd.yaml").write_text(
+        "neurons: [{name: a, endpoint: nonsense, api_key: {file: /gone}}]\n"
+        "entitlements: {keys: [{account_id: a, key: {file: /gone}, hard_hat: 1}]}\n"
+        "ledger: {directory: ledger}\n"
+    )
+    monkeypatch.setenv("CORTEXD_GATEWAY__LISTNE", "x")
+    assert main(["ledger", question, "--config", str(tmp_path / "cortexd.yaml")]) == 0
+
+
+def test_the_environment_wins_over_the_configuration_as_for_serve(
+    ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cortexd.yaml").write_text("ledger: {directory: elsewhere}\n")
+    monkeypatch.setenv("CORTEXD_LEDGER__DIRECTORY", str(ledger))
+    assert main(["ledger", "verify", "--config", str(tmp_path / "cortexd.yaml")]) == 0
+
+
+def test_a_configuration_without_a_ledger_has_it_where_serve_would(
+    ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cortexd.yaml").write_text("")
+    monkeypatch.setenv("STATE_DIRECTORY", str(ledger.parent))
+    assert main(["ledger", "verify", "--config", str(tmp_path / "cortexd.yaml")]) == 0
 
 
 def test_without_a_flag_it_is_where_serve_has_it_without_a_setting(
