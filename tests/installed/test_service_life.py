@@ -1,6 +1,7 @@
 """cortexd as a service of a real systemd: killed, hung, restarted under load, misconfigured."""
 
 import json
+import re
 
 import pytest
 
@@ -75,6 +76,17 @@ def test_a_ledger_whose_disk_is_not_mounted_yet_is_tried_until_it_is(site: Site)
     site.configure()
     site.without_drop_ins()
     machine.run("umount", place)
+
+
+def test_the_commands_of_the_manual_answer_for_the_ledger_of_the_unit(site: Site) -> None:
+    """As the user whose files they are, wherever they are typed."""
+    site.ask()
+    text = (ROOT / "cortexd/manual/ledger.md").read_text()
+    commands = re.findall(r"cortexd ledger (?:verify|show|export)[^`|\n]*", text)
+    assert len(commands) >= 5
+    for command in commands:
+        as_cortexd = ("runuser", "-u", "cortexd", "--", *command.split())
+        assert site.machine.run(*as_cortexd) != "", command
 
 
 def test_a_ledger_outside_the_sandbox_is_told_with_the_setting_that_lets_it_in(
