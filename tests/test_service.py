@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from cortexd.config.load import default_admin_socket, load
+from cortexd.config.load import (
+    default_admin_socket,
+    default_ledger_directory,
+    load,
+    load_ledger_directory,
+)
 from cortexd.config.schema import Gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICE = ROOT / "cortexd.service"
 SOCKET = ROOT / "packaging" / "cortexd.socket"
 CREDENTIALS = ROOT / "packaging" / "credentials.conf"
+EXAMPLE = ROOT / "packaging" / "cortexd.yaml"
 BINARY = "/usr/bin/cortexd"
 
 needs_systemd = pytest.mark.skipif(
@@ -117,8 +123,17 @@ def test_the_user_is_made(tmp_path: Path) -> None:
     assert "/var/lib/cortexd:/usr/sbin/nologin" in (tmp_path / "etc/passwd").read_text()
 
 
-def test_the_example_configuration_loads_with_its_catalogue() -> None:
-    loaded = load(ROOT / "packaging/cortexd.yaml", {}, {})
+def test_the_example_configuration_has_the_ledger_where_the_unit_has_it() -> None:
+    """Also to whoever checks it from another folder, and without systemd's variables."""
+    state = f"/var/lib/{dict(directives(SERVICE))['StateDirectory']}"
+    assert load_ledger_directory(EXAMPLE, {}) == default_ledger_directory(
+        {"STATE_DIRECTORY": state}
+    )
+
+
+def test_the_example_configuration_loads_with_its_catalogue(tmp_path: Path) -> None:
+    writable = {"CORTEXD_LEDGER__DIRECTORY": str(tmp_path)}
+    loaded = load(EXAMPLE, writable, {})
     assert [neuron.kind for neuron in loaded.config.neurons] == ["neuron", "openai"]
     assert [key.key_id for key in loaded.config.entitlements.keys] == ["alice", "batch"]
     assert loaded.config.entitlements.require_auth is True
