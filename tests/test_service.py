@@ -14,6 +14,7 @@ from cortexd.config.load import (
     load_ledger_directory,
 )
 from cortexd.config.schema import Gateway
+from tests.test_manual import DOCUMENTS, blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICE = ROOT / "cortexd.service"
@@ -134,8 +135,15 @@ def test_the_example_configuration_has_the_ledger_where_the_unit_has_it() -> Non
 def test_the_example_configuration_loads_with_its_catalogue(tmp_path: Path) -> None:
     writable = {"CORTEXD_LEDGER__DIRECTORY": str(tmp_path)}
     loaded = load(EXAMPLE, writable, {})
-    assert [neuron.kind for neuron in loaded.config.neurons] == ["neuron", "openai"]
+    assert [neuron.kind for neuron in loaded.config.neurons] == ["neuron", "llama-server"]
     assert [key.key_id for key in loaded.config.entitlements.keys] == ["alice", "batch"]
     assert loaded.config.entitlements.require_auth is True
     assert "small" in loaded.catalogue.aliases
     assert not loaded.notices
+
+
+def test_no_example_takes_an_engine_for_any_other_server() -> None:
+    """As `openai` it would lose what its own kind knows: exact counts, slots, loads."""
+    texts = [path.read_text() for path in (EXAMPLE, ROOT / "packaging/debian/cortexd.yaml")]
+    texts += [each for document in DOCUMENTS for each in blocks(document.read_text(), "yaml")]
+    assert not [text for text in texts if "kind: openai" in text]
