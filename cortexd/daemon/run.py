@@ -35,6 +35,7 @@ from cortexd.daemon.sockets import (
     ListenProblem,
     describe,
     open_listener,
+    removed_at_end,
     taken_from_systemd,
     watch_peers,
 )
@@ -106,9 +107,9 @@ async def run_daemon(settings: DaemonSettings, output: logs.Output) -> None:
     config, metrics, notifier = settings.config, Metrics(time.time), Notifier(os.environ)
     closing = Closing(config.gateway.grace_seconds)
     failures: list[JournalFailed] = []
-    sockets = _listening_sockets(config)
     tls = server_tls(config)
-    async with trio.open_nursery() as nursery:
+    async with contextlib.AsyncExitStack() as ends, trio.open_nursery() as nursery:
+        sockets = _listening_sockets(config, ends)
         nursery.start_soon(output.run, name="log")
         nursery.start_soon(_obey_signals, closing, notifier, name="signals")
         deadlines = Deadlines()
@@ -337,8 +338,10 @@ def _tell(metrics: Metrics, output: logs.Output, finished: Finished) -> None:
     request_line(finished, output)
 
 
-def _listening_sockets(config: Config) -> Mapping[str, socket.socket]:
-    """The sockets of both listeners: systemd's where it passed one, else opened."""
+def _listening_sockets(
+    config: Config, ends: contextlib.AsyncExitStack
+) -> Mapping[str, socket.socket]:
+    """The sockets of both listeners: systemd's, else our own, whose files go with `ends`."""
     taken = taken_from_systemd(os.environ)
     addresses = {"gateway": config.gateway.listen, "metrics": config.gateway.metrics_listen}
     opened = dict(taken)
@@ -348,6 +351,7 @@ def _listening_sockets(config: Config) -> Mapping[str, socket.socket]:
             watch_peers(taken[role], unacknowledged_seconds=stall)
         else:
             opened[role] = open_listener(address, unacknowledged_seconds=stall)
+            ends.enter_context(removed_at_end(opened[role]))
     return opened
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from cortexd.config.addresses import AddressFault, TcpAddress, UnixAddress, parse_listen
 
 LISTEN_BACKLOG = 2048
+# Whoever can reach a port may connect to it, and a path is no different: keys say who may ask.
+SOCKET_MODE = 0o666
 ADMIN_SOCKET_MODE = 0o600
 _PROBE_SECONDS = 1
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
@@ -36,7 +38,7 @@ def open_listener(address: str, *, unacknowledged_seconds: float) -> socket.sock
     try:
         where = parse_listen(address)
         if isinstance(where, UnixAddress):
-            return _listen_unix(where.path)
+            return _listen_unix(where.path, SOCKET_MODE)
         listener = _listen_tcp(where)
     except AddressFault as fault:
         raise ListenProblem(f"cannot listen on {address}: {fault.what}; {fault.hint}") from fault
@@ -70,18 +72,32 @@ def open_admin_socket(path: str) -> Iterator[socket.socket]:
             f"cannot open the admin socket {path}: {error.strerror or error}. "
             f"{_admin_advice(error, path)}, or choose another path with gateway.admin_socket"
         ) from error
-    ours = os.lstat(path)
     # While this is open, the socket counts as alive: no daemon that comes after us can have put its
     # own there when we remove ours, although whoever serves on the listener closes it.
     kept = listener.dup()
-    try:
+    with listener, kept, removed_at_end(listener):
         yield listener
+
+
+@contextlib.contextmanager
+def removed_at_end(listener: socket.socket) -> Iterator[None]:
+    """Remove the file of a unix socket that we opened, when this is left; a port has none.
+
+    Who serves on the listener may have closed it by then. What another put in its place stays.
+    """
+    if listener.family != socket.AF_UNIX:
+        yield
+        return
+    path = listener.getsockname()
+    # Open, so that no other file gets its number meanwhile.
+    ours = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield
     finally:
         with contextlib.suppress(OSError):  # gone already, or not ours to remove any more
-            if os.path.samestat(os.lstat(path), ours):
+            if os.path.samestat(os.lstat(path), os.fstat(ours)):
                 os.unlink(path)
-        kept.close()
-        listener.close()
+        os.close(ours)
 
 
 def _admin_advice(error: OSError, path: str) -> str:
@@ -159,22 +175,20 @@ def _listen_tcp(where: TcpAddress) -> socket.socket:
     return listener
 
 
-def _listen_unix(path: str, mode: int | None = None) -> socket.socket:
+def _listen_unix(path: str, mode: int) -> socket.socket:
     """Listen on a path, in place of a socket that an earlier run left behind and nobody answers.
 
-    With a `mode`, the file has it from its first moment.
+    The file never has a right that is not in `mode`, and all of them once somebody can connect.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left_behind(path):
             os.unlink(path)
-        if mode is not None:
-            # Linux makes the file with the mode of the descriptor. A umask would do, but it is the
-            # whole process's, and other threads make files too.
-            os.fchmod(listener.fileno(), mode)
+        # Linux makes the file with the mode of the descriptor, less the umask. To change the umask
+        # would do, but it is the whole process's, and other threads make files too.
+        os.fchmod(listener.fileno(), mode)
         listener.bind(path)
-        if mode is not None:
-            os.chmod(path, mode)  # for any other kernel; nobody can connect before `listen`
+        os.chmod(path, mode)  # nobody can connect before `listen`
         listener.listen(LISTEN_BACKLOG)
     except OSError:
         listener.close()

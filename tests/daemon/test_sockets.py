@@ -14,6 +14,7 @@ from cortexd.daemon.sockets import (
     describe,
     open_admin_socket,
     open_listener,
+    removed_at_end,
     taken_from_systemd,
 )
 
@@ -145,6 +146,31 @@ def test_the_end_removes_no_other_admin_socket_than_its_own(tmp_path: Path) -> N
             path.unlink()
             second.enter_context(open_admin_socket(str(path)))
         assert answers(path)
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_a_socket_for_clients_is_open_to_all_as_a_port_is(tmp_path: Path, mask: int) -> None:
+    """Keys say who may ask; the unit's umask would shut everybody out but root."""
+    path = tmp_path / "gateway.sock"
+    with umask(mask), listen(f"unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
+def test_a_socket_is_removed_at_the_end_and_what_took_its_place_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with listen(f"unix:{path}") as first, removed_at_end(first):
+        pass
+    assert not path.exists()
+    with listen(f"unix:{path}") as first, removed_at_end(first):
+        first.close()
+        second = listen(f"unix:{path}")
+    with second:
+        assert answers(path)
+
+
+def test_a_port_leaves_nothing_to_remove() -> None:
+    with listen("127.0.0.1:0") as listener, removed_at_end(listener):
+        pass
 
 
 def test_an_admin_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:

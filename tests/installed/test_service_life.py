@@ -208,6 +208,16 @@ def test_root_gets_an_answer_over_the_admin_socket_and_others_are_told_why_not(
     assert "/run/cortexd/admin.sock" in refused.stderr
 
 
+def test_clients_of_every_user_may_connect_to_a_path(site: Site) -> None:
+    path = "/run/cortexd/gateway.sock"
+    site.configure(f"{CONFIG}gateway: {{listen: 'unix:{path}'}}\n")
+    site.machine.run("systemctl", "restart", "cortexd")
+    asked = ("curl", "-sS", "--fail", "--unix-socket", path, "http://cortexd/health")
+    assert "healthy" in site.machine.run("runuser", "-u", "nobody", "--", *asked)
+    site.configure()
+    site.machine.run("systemctl", "restart", "cortexd")
+
+
 def test_the_running_daemon_has_no_privilege_left(site: Site) -> None:
     status = dict(
         line.split(":\t", 1)

@@ -253,15 +253,19 @@ async def test_systemd_is_told_and_its_sockets_are_taken(tmp_path: Path) -> None
                 said.append(manager.recv(4096))
 
 
-async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.sock"
-    flags = ("--listen", f"unix:{path}", "--metrics-listen", "127.0.0.1:0")
+async def test_it_listens_on_unix_sockets_and_leaves_none_behind(tmp_path: Path) -> None:
+    path, metrics = tmp_path / "gateway.sock", tmp_path / "metrics.sock"
+    flags = ("--listen", f"unix:{path}", "--metrics-listen", f"unix:{metrics}")
     async with serving(tmp_path, {}, flags=flags) as daemon:
         assert daemon.gateway == f"unix:{path}"
         async with await trio.open_unix_socket(path) as stream:
             await stream.send_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
             with trio.fail_after(10):
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        assert metrics.is_socket()
+        assert await daemon.stop() == 0
+    assert not path.exists()
+    assert not metrics.exists()
 
 
 async def test_tls_serves_http_1_and_h2(tmp_path: Path) -> None:
