@@ -86,7 +86,7 @@ def ask(
     where = arguments.socket
     seconds = ANSWER_SECONDS if seconds is None else seconds
     try:
-        with contextlib.closing(_Connection(where, seconds)) as connection:
+        with contextlib.closing(UnixConnection(where, seconds)) as connection:
             if body is None:
                 connection.request("GET", path)
             else:
@@ -125,7 +125,7 @@ def tell(arguments: argparse.Namespace, words: str) -> None:
     print(f"cortexd {arguments.verb}: {words}", file=sys.stderr, flush=True)
 
 
-class _Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP/1.1 over a unix socket."""
 
     def __init__(self, path: str, seconds: float) -> None:

@@ -1,11 +1,14 @@
 """`cortexd status`: the fleet as a running daemon sees it, asked over its metrics listener."""
 
 import argparse
+import contextlib
+import http.client
 import sys
 import urllib.request
 
 import msgspec
 
+from cortexd.cli.admin_client import UnixConnection
 from cortexd.fleet.view import FleetView, ModelView, NeuronView
 
 DEFAULT_URL = "http://127.0.0.1:31314"
@@ -29,11 +32,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print; 1 when no daemon answers there."""
-    url = arguments.url.rstrip("/") + "/status"
+    url = arguments.url
     try:
-        raw = _ask(url)
+        raw = _ask_path(url.removeprefix("unix:")) if url.startswith("unix:") else _ask(url)
         view = msgspec.json.decode(raw, type=FleetView)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         print(
             f"cortexd status: no answer from {url}: {error}\n"
             "Is the daemon running? --url takes the address of its `listening metrics` line.",
@@ -49,11 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _ask(url: str) -> bytes:
     if not url.startswith(("http://", "https://")):
-        raise ValueError("an http:// or https:// address is needed")
+        raise ValueError("an address with http://, https:// or unix: is needed")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(url, timeout=_SECONDS) as answer:
+    with direct.open(f"{url.rstrip('/')}/status", timeout=_SECONDS) as answer:
         body: bytes = answer.read()
     return body
+
+
+def _ask_path(path: str) -> bytes:
+    with contextlib.closing(UnixConnection(path, _SECONDS)) as connection:
+        connection.request("GET", "/status")
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}: not the metrics listener")
+        return answer.read()
 
 
 def print_table(view: FleetView) -> None:

@@ -91,7 +91,9 @@ def test_json_is_the_daemons_own_answer(
     assert printed["neurons"]["scout"]["misses"] == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "file:///etc/passwd", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "file:///etc/passwd", "nonsense", "unix:/nowhere", "unix:"]
+)
 def test_without_a_daemon_it_fails_and_says_what_to_check(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

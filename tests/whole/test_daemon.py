@@ -262,7 +262,10 @@ async def test_it_listens_on_unix_sockets_and_leaves_none_behind(tmp_path: Path)
             await stream.send_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
             with trio.fail_after(10):
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
-        assert metrics.is_socket()
+        shown = await run_cortexd(["status", "--url", daemon.metrics])
+        assert (shown.returncode, shown.stdout.split()[0]) == (0, "NEURON"), shown.stderr
+        misled = await run_cortexd(["status", "--url", daemon.gateway])
+        assert (misled.returncode, "not the metrics listener" in misled.stderr) == (1, True)
         assert await daemon.stop() == 0
     assert not path.exists()
     assert not metrics.exists()
