@@ -1,6 +1,7 @@
 """The systemd units: systemd has nothing to say against them, and they fit the daemon."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from cortexd.config.load import (
     load_ledger_directory,
 )
 from cortexd.config.schema import Gateway
-from tests.test_manual import DOCUMENTS, blocks
+from tests.test_manual import DOCUMENTS, blocks, page
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICE = ROOT / "cortexd.service"
@@ -71,6 +72,13 @@ def test_the_service_does_not_restart_on_a_bad_configuration() -> None:
 
 def test_systemd_waits_longer_than_requests_get_to_end() -> None:
     assert int(dict(directives(SERVICE))["TimeoutStopSec"]) > 2 * Gateway().grace_seconds
+
+
+def test_who_reads_of_the_grace_reads_how_long_systemd_waits_for_it() -> None:
+    row = re.search(r"(?m)^\| `grace_seconds` .*SIGTERM.*$", page("configuration.md"))
+    assert row is not None
+    limit = f"`TimeoutStopSec=`, {dict(directives(SERVICE))['TimeoutStopSec']} in the unit"
+    assert limit in row[0]
 
 
 def test_the_ledger_keeps_its_owner_and_its_clock() -> None:
