@@ -81,6 +81,17 @@ def test_who_reads_of_the_grace_reads_how_long_systemd_waits_for_it() -> None:
     assert limit in row[0]
 
 
+def test_the_way_without_the_package_ends_with_a_service_that_runs() -> None:
+    """The example has other people's keys in it: it is edited and checked before."""
+    [way] = [each for each in blocks(page("operations.md"), "sh") if "cortexd.pyz /usr/bin" in each]
+    ends = [line.split("#")[0].strip() for line in way.splitlines()[-3:]]
+    assert ends == [
+        "sudoedit /etc/cortexd/cortexd.yaml",
+        "sudo cortexd check-config /etc/cortexd/cortexd.yaml",
+        "sudo systemctl enable --now cortexd",
+    ]
+
+
 def test_the_ledger_keeps_its_owner_and_its_clock() -> None:
     """A dynamic user's number changes; ProcSubset=pid hides the boot id from the ledger's clock."""
     unit = dict(directives(SERVICE))
