@@ -19,7 +19,7 @@ from msgspec.structs import FieldInfo
 
 from cortexd.config.document import BROKEN
 from cortexd.config.problems import Report, join
-from cortexd.config.schema import Secret
+from cortexd.config.schema import Limited, Secret
 
 StructT = TypeVar("StructT", bound=Struct)
 
@@ -83,16 +83,27 @@ class _Conversion:
                 self.report.add_unknown(where, name, _names(kind))
         values: dict[str, object] = {}
         for field in fields.values():
-            value = self.field(field, named, where) if raw is named else BROKEN
+            limits = issubclass(kind, Limited)
+            value = self.field(field, named, where, limits=limits) if raw is named else BROKEN
             if value is not BROKEN:
                 values[field.name] = value
             elif field.required or (raw is not named and Secret in variants(field.type)):
                 values[field.name] = _blank(field.type)
         return kind(**values)
 
-    def field(self, field: FieldInfo, named: dict[str, object], where: str) -> object:
+    def field(
+        self, field: FieldInfo, named: dict[str, object], where: str, *, limits: bool
+    ) -> object:
+        """What is said of a setting; an empty one must not lift the limits of a key or an account
+        (where a template's variable is not set).
+        """
         if field.encode_name in named:
-            return self.value(field.type, named[field.encode_name], join(where, field.encode_name))
+            raw, path = named[field.encode_name], join(where, field.encode_name)
+            if raw is None and limits and _is_optional_limit(field.type):
+                hint = "write a value, or take the line out if there shall be no such limit"
+                self.report.add(path, "empty", hint)
+                return BROKEN
+            return self.value(field.type, raw, path)
         if field.required:
             hint = f"add {field.encode_name}: {_expected(field.type)}"
             self.report.add(join(where, field.encode_name), "missing", hint)
@@ -211,6 +222,13 @@ class _Conversion:
         elif type(raw) in members and got != "a negative number":
             got = "a number outside of that"
         return f"expected {_expected(wanted)}, got {got}", hint
+
+
+def _is_optional_limit(wanted: object) -> bool:
+    """Whether this is one of several things, or none: a list, or a value that can be missing."""
+    members = variants(wanted)
+    is_list = any(get_origin(one) is tuple for one in members)
+    return (is_list or type(None) in members) and Secret not in members
 
 
 def _names(kind: type[Struct]) -> list[str]:

@@ -2,13 +2,14 @@
 
 Owns what YAML may cost: nodes, nesting and what aliases unfold to are bounded, so that no file can
 eat the machine. Refuses what a configuration has no use for: tags, names that are not plain text,
-control characters, the same name twice. Knows no setting (convert.py). Nothing of the text is
-repeated in a problem except names that look like settings.
+control characters, the same name twice, numbers that are not what they look like. Knows no setting
+(convert.py). Nothing of the text is repeated in a problem except names that look like settings.
 
 The parser is libyaml where PyYAML has it (ten times faster), PyYAML's own otherwise; both feed the
 same composer, and the bounds sit there, before any recursion goes deep.
 """
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -29,6 +30,14 @@ class Broken:
 
 
 BROKEN: Final = Broken()
+
+
+class ScalarFault(Exception):
+    """A value is not what it looks like: `what` is wrong, and a `hint`. Repeats nothing of it."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what, self.hint = what, hint
 
 
 class _Refused(Exception):
@@ -104,7 +113,10 @@ def read_document(
 
 
 def read_scalar(text: str) -> object:
-    """A value as YAML would understand it when written without quotes (an environment variable)."""
+    """A value as YAML would understand it when written without quotes (an environment variable).
+
+    Raises ScalarFault.
+    """
     loader = PlainLoader("")
     tag = loader.resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return _scalar(loader, ScalarNode(tag, text))
@@ -113,6 +125,8 @@ def read_scalar(text: str) -> object:
 _SYNTAX_HINT = (
     "check the indentation, and quote values that start with [ { * & ! % @ or a backquote"
 )
+
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 _CAUSES = (
     ("undefined alias", "a value starts with * (an alias), and nothing has that anchor"),
@@ -218,19 +232,35 @@ class _Unfolding:
         )
 
     def scalar(self, node: Node, where: str) -> object:
-        value = _scalar(self.loader, node)
-        if value is BROKEN:
-            what = "a value with control characters, or one that YAML cannot read"
-            self.report.add(where, what, "write it on one line, in quotes")
-        return value
+        try:
+            return _scalar(self.loader, node)
+        except ScalarFault as fault:
+            self.report.add(where, fault.what, fault.hint)
+            return BROKEN
 
 
 def _scalar(loader: "yaml.SafeLoader | yaml.CSafeLoader", node: Node) -> object:
-    """None, a bool, int, float, str, date, or BROKEN (say, a date in month 13)."""
+    """None, a bool, int, float, str or date; raises ScalarFault (say, a date in month 13)."""
+    unreadable = ScalarFault(
+        "a value with control characters, or one that YAML cannot read",
+        "write it on one line, in quotes",
+    )
     if not node.value.isprintable():
-        return BROKEN
+        raise unreadable
+    if node.tag.endswith((":int", ":float")):
+        _check_base(node.value)
     try:
         value: object = loader.construct_object(node)
     except (ValueError, OverflowError, yaml.YAMLError):
-        return BROKEN
+        raise unreadable from None
     return value
+
+
+def _check_base(number: str) -> None:
+    """Refuses what YAML 1.1 alone takes for a number of base 8 (0100 is 64) or 60 (1:30 is 90)."""
+    if ":" in number:
+        what = "a number with a colon, which YAML reads in base 60"
+        raise ScalarFault(what, "write a number as in 3600, and put a text in quotes")
+    if _OCTAL.fullmatch(number):
+        what = "a number that starts with 0, which YAML reads in base 8"
+        raise ScalarFault(what, "write a number without that 0, and put a text in quotes")

@@ -12,7 +12,7 @@ from typing import Final, get_origin
 from msgspec import Struct
 
 from cortexd.config.convert import fields_of, structs_of, variants
-from cortexd.config.document import BROKEN, read_scalar
+from cortexd.config.document import BROKEN, ScalarFault, read_scalar
 from cortexd.config.problems import Place, Report
 from cortexd.config.schema import Config
 
@@ -33,17 +33,23 @@ def with_overrides(
         if variable.startswith(PREFIX) and (len(levels) > 1 or _is_leaf(Config, levels[0])):
             wanted = _wanted(variable, levels, report)
             if wanted is not None:
-                text = environment[variable]
-                is_text = str in variants(wanted) and text != ""
-                value = text if is_text and text.isprintable() else read_scalar(text)
+                value = _value(environment[variable], wanted, report, variable, ".".join(levels))
                 _put(raw, levels, value, Place(variable), report)
-                if value is BROKEN:
-                    what = "a value with control characters, or one that cannot be read"
-                    report.add(".".join(levels), what, "see how it is set", at=variable)
     for path, text in flags.items():
         levels = path.split(".")
         _put(raw, levels, text, Place(f"--{levels[-1].replace('_', '-')}"), report)
     return raw
+
+
+def _value(text: str, wanted: object, report: Report, variable: str, path: str) -> object:
+    """What a variable says; BROKEN once its problem is reported."""
+    if text and text.isprintable() and str in variants(wanted):
+        return text
+    try:
+        return read_scalar(text)
+    except ScalarFault as fault:
+        report.add(path, fault.what, fault.hint, at=variable)
+        return BROKEN
 
 
 def _wanted(variable: str, levels: list[str], report: Report) -> object:

@@ -77,6 +77,10 @@ class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
     """What all structs here share: no change after loading, no setting that nobody reads."""
 
 
+class Limited(_Strict, frozen=True):
+    """Who may spend how much. A limit of it that is there may not be empty: nothing would hold."""
+
+
 class Tls(_Strict, frozen=True):
     """Files in PEM format; after loading, absolute paths that could be read."""
 
@@ -239,7 +243,7 @@ class RequestCap(_Strict, frozen=True):
     window: Annotated[Window, Meta(description="a mapping, as in {kind: rolling, seconds: 60}")]
 
 
-class Account(_Strict, frozen=True):
+class Account(Limited, frozen=True):
     """Caps that all keys of an account share. Without any: uncapped, still metered.
 
     `hard_cap` with its `window` is short for one item of `caps`. `shadow`: the account's own caps
@@ -260,7 +264,7 @@ class Account(_Strict, frozen=True):
         return _token_caps(self.hard_cap, self.window, self.caps)
 
 
-class Key(_Strict, frozen=True):
+class Key(Limited, frozen=True):
     """An API key and its own caps. Without any: uncapped, still metered.
 
     `over_cap: clamp` lowers the output of a request that does not fit, down to `min_output` tokens.

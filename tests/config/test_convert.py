@@ -155,10 +155,36 @@ def test_a_hard_cap_is_a_whole_number_below_two_to_the_53(
     assert folder.told(text) == [f"entitlements.keys[0].hard_cap: expected {TOKENS}, got {got}"]
 
 
-@pytest.mark.parametrize("cap", ["0", str(2**53 - 1), "1_000_000", "null"])
-def test_a_hard_cap_may_be_anything_up_to_that_or_nothing(folder: Folder, cap: str) -> None:
+@pytest.mark.parametrize("cap", ["0", str(2**53 - 1), "1_000_000"])
+def test_a_hard_cap_may_be_anything_up_to_that(folder: Folder, cap: str) -> None:
     text = f"entitlements: {{keys: [{{key: x, account_id: a, hard_cap: {cap}}}]}}"
     assert folder.told(text) == []
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "null"])
+@pytest.mark.parametrize("limit", ["hard_cap", "caps", "max_requests", "max_in_flight", "models"])
+def test_an_empty_limit_does_not_lift_it(folder: Folder, limit: str, nothing: str) -> None:
+    """A template whose variable is not set leaves it empty."""
+    text = f"entitlements:\n  keys:\n    - key: x\n      account_id: a\n      {limit}: {nothing}\n"
+    [problem] = folder.problems(text)
+    assert (problem.where, problem.line) == (f"entitlements.keys[0].{limit}", 5)
+    assert problem.what == "empty"
+    assert problem.hint == "write a value, or take the line out if there shall be no such limit"
+
+
+def test_an_account_has_no_empty_limit_either(folder: Folder) -> None:
+    text = "entitlements: {accounts: [{account_id: a, hard_cap: , caps: }]}"
+    where = "entitlements.accounts[0]"
+    assert folder.told(text) == [f"{where}.hard_cap: empty", f"{where}.caps: empty"]
+
+
+@pytest.mark.parametrize("cap", ["0100", "-0100", "0_1", "00"])
+def test_a_number_that_yaml_reads_in_base_8_is_no_cap(folder: Folder, cap: str) -> None:
+    text = f"entitlements: {{keys: [{{key: x, account_id: a, hard_cap: {cap}}}]}}"
+    [problem] = folder.problems(text)
+    assert problem.where == "entitlements.keys[0].hard_cap"
+    assert problem.what == "a number that starts with 0, which YAML reads in base 8"
+    assert problem.hint == "write a number without that 0, and put a text in quotes"
 
 
 KINDS = "kind: balance, rolling, fixed or calendar"

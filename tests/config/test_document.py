@@ -10,6 +10,7 @@ from cortexd.config.document import (
     NODES_MAX,
     FastLoader,
     PlainLoader,
+    ScalarFault,
     read_document,
     read_scalar,
 )
@@ -110,7 +111,10 @@ def test_what_cannot_be_read_is_one_problem_that_repeats_nothing(
     assert "sk-x" not in str(problem)
 
 
-@pytest.mark.parametrize("value", ["0b_", "2020-13-45", "=", '"a\\tb"', "|\n  x\n  y", "9" * 5000])
+@pytest.mark.parametrize(
+    "value",
+    ["0b_", "2020-13-45", "=", '"a\\tb"', "|\n  x\n  y", "9" * 5000, "0100", "1:30", "1:30.5"],
+)
 def test_a_value_that_cannot_be_one_spoils_only_itself(value: str) -> None:
     data, report = read(f"a: {value}\nb: 2\n")
     assert data == {"a": BROKEN, "b": 2}
@@ -157,7 +161,19 @@ def test_no_text_crashes_the_reader(loader: Loader, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5", 5), ("2.5", 2.5), ("yes", True), ("", None), ("lru", "lru"), ("a\tb", BROKEN)],
+    [("5", 5), ("0", 0), ("02.5", 2.5), ("0x10", 16), ("yes", True), ("", None), ("lru", "lru")],
 )
 def test_a_lone_scalar_is_read_as_without_quotes(text: str, value: object) -> None:
     assert read_scalar(text) == value
+
+
+@pytest.mark.parametrize("text", ["a\tb", "0100", "1:30"])
+def test_a_lone_scalar_that_is_not_what_it_looks_like_is_a_fault(text: str) -> None:
+    with pytest.raises(ScalarFault):
+        read_scalar(text)
+
+
+@pytest.mark.parametrize("text", ["'0100'", "'1:30'", "1:30:x", "h:1", "08"])
+def test_a_text_with_zeros_and_colons_is_a_text(text: str) -> None:
+    data, report = read(f"a: {text}")
+    assert (data, report.problems) == ({"a": text.strip("'")}, [])

@@ -379,8 +379,11 @@ def test_a_request_cap_without_a_window_is_told(folder: Folder) -> None:
 
 def test_a_list_of_models_that_was_left_empty_does_not_allow_all(folder: Folder) -> None:
     """Commenting its items out must not open what was closed."""
-    text = SEVERAL.replace("[m/a, small]", "")
-    assert folder.told(text) == ["entitlements.keys[0].models: empty: the key could use no model"]
+    assert folder.told(SEVERAL.replace("[m/a, small]", "")) == [
+        "entitlements.keys[0].models: empty"
+    ]
+    told = ["entitlements.keys[0].models: empty: the key could use no model"]
+    assert folder.told(SEVERAL.replace("[m/a, small]", "[]")) == told
 
 
 def test_loading_changes_nothing_on_disk(folder: Folder) -> None:
@@ -428,7 +431,7 @@ def test_a_hardware_address_is_read_in_both_spellings(folder: Folder, mac: str) 
 @pytest.mark.parametrize(
     ("mac", "got", "hint"),
     [
-        ("52:54:00:12:34:56", "a whole number", "put it in quotes"),  # to YAML: base 60
+        ("525400123456", "a whole number", "put it in quotes"),
         ("52:54:00:ab:cd", "another text", ""),
         ("52:54-00:ab:cd:ef", "another text", ""),
         ("52:54:00:ab:cd:ef:00", "another text", ""),
@@ -439,6 +442,12 @@ def test_what_is_no_hardware_address_is_told(folder: Folder, mac: str, got: str,
     expected = 'a hardware address in quotes, as in "52:54:00:12:34:56"'
     assert (problem.where, problem.hint) == ("neurons[0].mac", hint)
     assert problem.what == f"expected {expected}, got {got}"
+
+
+def test_a_hardware_address_that_yaml_takes_for_a_number_belongs_in_quotes(folder: Folder) -> None:
+    [problem] = folder.problems("neurons: [{name: a, endpoint: http://a, mac: 52:54:00:12:34:56}]")
+    assert problem.what == "a number with a colon, which YAML reads in base 60"
+    assert problem.hint.endswith("put a text in quotes")
 
 
 WAITING = """

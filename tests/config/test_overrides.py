@@ -71,8 +71,14 @@ def test_a_variable_that_sets_nothing_good_is_a_problem(
 def test_a_variable_with_control_characters_is_not_shown(folder: Folder) -> None:
     environment = {"CORTEXD_GATEWAY__LISTEN": "\udcff\n"}
     assert folder.told("", environment) == [
-        "gateway.listen: a value with control characters, or one that cannot be read"
+        "gateway.listen: a value with control characters, or one that YAML cannot read"
     ]
+
+
+def test_a_variable_is_no_number_of_another_base_either(folder: Folder) -> None:
+    [problem] = folder.problems("", {"CORTEXD_GATEWAY__CONNECTIONS_MAX": "0100"})
+    assert problem.what == "a number that starts with 0, which YAML reads in base 8"
+    assert problem.source == "CORTEXD_GATEWAY__CONNECTIONS_MAX"
 
 
 def test_variables_of_others_are_left_alone(folder: Folder) -> None:
