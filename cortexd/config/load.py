@@ -102,7 +102,7 @@ def load(
     if problems:
         raise ConfigProblems(in_reading_order(problems, [report.source, catalogue_report.source]))
     config = _finished(config)
-    notices = notices_of(config, catalogue)
+    notices = [*report.notices, *notices_of(config, catalogue)]
     if missing:
         where = f"models_config: {config.models_config}"
         notices.insert(0, f"{where} does not exist: the catalogue is empty until it does")

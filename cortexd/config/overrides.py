@@ -2,11 +2,13 @@
 
 Owns the names (upper case, a double underscore between levels) and the order: file, environment,
 flags. Only settings inside mappings can be overridden; lists (neurons, keys) belong to the file. A
-variable with a double underscore that names no setting is a problem, because somebody believes in
-it; one without (CORTEXD_NATIVE_DIR) is somebody else's, unless the top level has such a setting.
+variable that names no setting is a problem where somebody must have meant one: it has a double
+underscore, is the name of a section, or is a setting but for its double underscore. Any other is a
+notice: Kubernetes sets CORTEXD_PORT and the like beside a service that is called cortexd.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Final, get_origin
 
 from msgspec import Struct
@@ -17,6 +19,9 @@ from cortexd.config.problems import Place, Report
 from cortexd.config.schema import Config
 
 PREFIX: Final = "CORTEXD_"
+
+OTHERS: Final = frozenset({"CORTEXD_ADMIN_SOCKET", "CORTEXD_API_KEY", "CORTEXD_NATIVE_DIR"})
+"""Variables of ours that are no settings: the command line and the program file read them."""
 
 
 def with_overrides(
@@ -29,8 +34,12 @@ def with_overrides(
     """
     raw = {} if raw is None else raw
     for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or variable in OTHERS:
+            continue
         levels = variable.removeprefix(PREFIX).lower().split("__")
-        if variable.startswith(PREFIX) and (len(levels) > 1 or _is_leaf(Config, levels[0])):
+        if len(levels) == 1 and levels[0] not in fields_of(Config):
+            _tell_stray(variable, report)
+        else:
             wanted = _wanted(variable, levels, report)
             if wanted is not None:
                 value = _value(environment[variable], wanted, report, variable, ".".join(levels))
@@ -39,6 +48,36 @@ def with_overrides(
         levels = path.split(".")
         _put(raw, levels, text, Place(f"--{levels[-1].replace('_', '-')}"), report)
     return raw
+
+
+def _tell_stray(variable: str, report: Report) -> None:
+    """Says of a variable without a double underscore that nobody reads it."""
+    known, name = _variables(), variable.removeprefix(PREFIX).lower()
+    meant = known.get(name)
+    if meant is not None:
+        report.places[variable] = Place(variable)
+        report.add("", "there is no such setting", f"did you mean {meant}?", at=variable)
+        return
+    near = report.closest(name, known)
+    meaning = f"; did you mean {known[near]}?" if near else ""
+    report.notices.append(f"{variable} names no setting, and is not read{meaning}")
+
+
+@functools.cache
+def _variables() -> Mapping[str, str]:
+    """Every variable of a single setting, by its name in small letters with single underscores
+    and without the prefix.
+    """
+    return {name.replace("__", "_").lower(): f"{PREFIX}{name}" for name in _named(Config, "")}
+
+
+def _named(kind: type[Struct], prefix: str) -> Iterator[str]:
+    for name, field in fields_of(kind).items():
+        structs = structs_of(field.type)
+        if _is_leaf(kind, name):
+            yield f"{prefix}{name.upper()}"
+        elif len(structs) == 1:
+            yield from _named(structs[0], f"{prefix}{name.upper()}__")
 
 
 def _value(text: str, wanted: object, report: Report, variable: str, path: str) -> object:

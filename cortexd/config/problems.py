@@ -40,12 +40,13 @@ class Place(Struct, frozen=True):
 
 
 class Report:
-    """Collects problems, and knows for each path where it was written."""
+    """Collects problems and notices, and knows for each path where it was written."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.places: dict[str, Place] = {}
         self.problems: list[Problem] = []
+        self.notices: list[str] = []
 
     def add(
         self,

@@ -1,8 +1,13 @@
 """Claims about what the environment and the flags say over the file."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import cortexd
 from cortexd.config.load import ConfigProblems
+from cortexd.config.overrides import OTHERS
 from tests.config.loading import Folder
 
 
@@ -82,8 +87,53 @@ def test_a_variable_is_no_number_of_another_base_either(folder: Folder) -> None:
 
 
 def test_variables_of_others_are_left_alone(folder: Folder) -> None:
-    others = {"CORTEXD_NATIVE_DIR": "/", "CORTEXD_NEURONS": "x", "GATEWAY__LISTEN": "x", "X": "__"}
-    assert folder.told("", others) == []
+    others = {"CORTEXD_NATIVE_DIR": "/", "CORTEXD_API_KEY": "x", "CORTEXD_ADMIN_SOCKET": "/s"}
+    others |= {"GATEWAY__LISTEN": "x", "X": "__"}
+    assert folder.load("neurons: [{name: a, endpoint: 'http://a'}]", others).notices == ()
+
+
+def test_our_other_variables_are_those_of_the_manual() -> None:
+    page = Path(cortexd.__file__).with_name("manual") / "configuration.md"
+    assert set(re.findall(r"(?m)^\| `(CORTEXD_[A-Z_]+)`", page.read_text())) == OTHERS
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CORTEXD_LEDGER_ON_REBOOT", "CORTEXD_LEDGER__ON_REBOOT"),
+        ("CORTEXD_GATEWAY_LISTEN", "CORTEXD_GATEWAY__LISTEN"),
+        ("CORTEXD_GATEWAY_TLS_CERTIFICATE", "CORTEXD_GATEWAY__TLS__CERTIFICATE"),
+    ],
+)
+def test_an_underscore_that_is_missing_is_a_problem(
+    folder: Folder, variable: str, meant: str
+) -> None:
+    [problem] = folder.problems("", {variable: "x"})
+    assert (problem.source, problem.what) == (variable, "there is no such setting")
+    assert problem.hint == f"did you mean {meant}?"
+
+
+@pytest.mark.parametrize("section", ["gateway", "neurons", "entitlements"])
+def test_a_section_is_not_set_as_a_whole(folder: Folder, section: str) -> None:
+    told = folder.told("", {f"CORTEXD_{section.upper()}": "1"})
+    assert told == [f"{section}: not a single value"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meaning"),
+    [
+        ("CORTEXD_MODEL_CONFIG", "; did you mean CORTEXD_MODELS_CONFIG?"),
+        ("CORTEXD_LEDGER_ON_REBOOTS", "; did you mean CORTEXD_LEDGER__ON_REBOOT?"),
+        ("CORTEXD_SERVICE_HOST", ""),  # from Kubernetes
+        ("CORTEXD_PORT_31313_TCP_ADDR", ""),
+        ("CORTEXD_PORT", ""),
+    ],
+)
+def test_a_variable_of_ours_that_nobody_reads_is_noticed(
+    folder: Folder, variable: str, meaning: str
+) -> None:
+    loaded = folder.load("", {variable: "x"})
+    assert loaded.notices[0] == f"{variable} names no setting, and is not read{meaning}"
 
 
 def test_where_the_file_has_no_mapping_its_own_problem_is_enough(folder: Folder) -> None:
