@@ -13,7 +13,8 @@ class Finished(msgspec.Struct):
     """One finished request. Names and numbers only: never a key, a prompt or an answer. Made by
     `Outlook.finished`, and read by everybody else.
 
-    Times are seconds; `reserved` and `charged` tokens; None where it never came to that.
+    Times are seconds; `reserved` and `charged` tokens; None where it never came to that. `model`:
+    empty where a request to an inference endpoint never came to one that is known, None elsewhere.
     `would_refuse`: what a shadow cap would have answered. `clamped_from`: the tokens that were
     asked for, where fewer were reserved. `unjournalled`: served while the ledger was down.
     `waited_ms`: for its turn and for its model. `clock`: which limit on a neuron's silence ran out.

@@ -185,12 +185,16 @@ cortex_clock_expired_total{clock="first_token"} 1.0
 cortex_completion_tokens_total{model="org/m",node="beast"} 24.0
 cortex_overrun_tokens_total{model="org/m",node="beast"} 7.0
 cortex_prompt_tokens_total{model="org/m",node="beast"} 80.0
+cortex_request_duration_seconds_count{model="",node=""} 1.0
 cortex_request_duration_seconds_count{model="org/m",node=""} 2.0
 cortex_request_duration_seconds_count{model="org/m",node="beast"} 3.0
+cortex_request_duration_seconds_sum{model="",node=""} 0.0
 cortex_request_duration_seconds_sum{model="org/m",node=""} 0.0078125
 cortex_request_duration_seconds_sum{model="org/m",node="beast"} 702.0
+cortex_request_errors_total{model="",node=""} 1.0
 cortex_request_errors_total{model="org/m",node=""} 1.0
 cortex_request_errors_total{model="org/m",node="beast"} 1.0
+cortex_requests_total{model="",node=""} 1.0
 cortex_requests_total{model="org/m",node=""} 2.0
 cortex_requests_total{model="org/m",node="beast"} 3.0
 cortex_spend_completion_tokens_total{account="acme",key="ci"} 31.0
@@ -215,6 +219,7 @@ def test_what_came_of_requests_is_scraped_as_it_ever_was() -> None:
     metrics = at_zero()
     for finished, facts in (
         (SERVED, {"path": "/v1/models"}),
+        (SERVED, {"status": 401, "code": "invalid_api_key", "model": "", "duration_seconds": 0}),
         (asked, {"refused": refused, "status": 429, "code": "rate_limit_exceeded"}),
         (asked, {"status": 499, "ending": EndingKind.CLIENT_GONE}),
         (answered, {}),

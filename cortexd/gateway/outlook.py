@@ -4,6 +4,7 @@ from cortexd.dialects.asked import Asked
 from cortexd.dialects.refusals import Refusal, code_of
 from cortexd.finished import Finished
 from cortexd.gateway.auth import Principal
+from cortexd.gateway.endpoints import spoken_at
 from cortexd.gateway.exchange import Head
 from cortexd.gateway.progress import Progress
 from cortexd.ledger.desk import Reservation
@@ -43,6 +44,8 @@ class Outlook:
         if self.asked is not None:
             told.stream, told.dropped = self.asked.stream, self.asked.dropped
         told.model = self.model
+        if told.model is None and spoken_at(head.path).surface is not None:
+            told.model = ""  # what a client made up is no name
         told.refused = self.refused
         told.unjournalled = self.unjournalled
         if reservation is not None:

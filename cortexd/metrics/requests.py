@@ -74,7 +74,7 @@ class RequestInstruments:
         )
 
     def finished(self, finished: Finished) -> None:
-        """Count one finished request; only inference requests have a model."""
+        """Count one finished request; only inference requests have a model, if an empty one."""
         if finished.refused is not None:
             self._spend.refused(finished)
         if finished.would_refuse is not None:

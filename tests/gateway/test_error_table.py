@@ -234,6 +234,7 @@ async def test_what_is_refused_before_its_body_was_read_is_told_alike(
     async with brought_about(World(), tmp_path) as scene:
         client, head = RecordingClient(), Head("POST", path, {}, "req_test")
         await scene.it.gateway.refuse(Refusal(kind, "why"), head, client)
+        assert scene.it.told[-1].model == "", "which has it counted, under no name"
     expected = anthropic if path == "/v1/messages" else openai
     assert (client.status, client.error["type"], client.error["message"]) == (
         status,

@@ -373,11 +373,18 @@ async def test_metrics_status_and_health_say_what_happened(tmp_path: Path) -> No
         for stream in (False, True):
             await client.post("/v1/chat/completions", json=chat(stream=stream))
         await client.post("/v1/chat/completions", json=chat(max_tokens=5000))
+        wrong_key = {"authorization": "Bearer sk-wrong"}
+        await client.post("/v1/chat/completions", json=chat(), headers=wrong_key)
+        await client.post("/v1/chat/completions", json=chat(model="nobody/knows"))
+        await client.post("/v1/chat/completions", content="{")
+        await client.get("/v1/models", headers=wrong_key)  # not for a model
         text = (await operator.get("/metrics")).text
         names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
         assert set(METRICS) <= names
         for line in (
             'cortex_requests_total{model="sim/small",node="beast"} 2.0',
+            'cortex_requests_total{model="",node=""} 3.0',
+            'cortex_request_errors_total{model="",node=""} 3.0',
             'cortex_spend_tokens_total{account="acct-cap",key="key-cap"} 30.0',
             'cortex_budget_spent_tokens{name="key-cap",scope="key"} 30.0',
             'cortex_neuron_up{node="beast"} 1.0',
