@@ -7,14 +7,13 @@ for, so that ``cortexd --version`` does not pay for the daemon.
 """
 
 import argparse
-import os
-import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
 from cortexd import __version__
+from cortexd.cli.standard_output import OutputLost, take_over_standard_output
 
 #: Verb -> its module in this folder, in the order in which ``--help`` tells about them.
 VERBS = {
@@ -49,9 +48,11 @@ class Verb(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cortexd ARGV`` (default: the process's own arguments) and return its exit code.
 
-    A bug in a verb leaves as the exception it is, which Python reports with exit code 1.
+    A bug in a verb leaves as the exception it is, which Python reports with exit code 1. Standard
+    output that cannot be written ends a verb with a line about it, or none where its reader left.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    take_over_standard_output()
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if group.split(KeyboardInterrupt)[1] is None:  # trio wraps the Ctrl-C it passes on
             return INTERRUPTED
         raise
-    except BrokenPipeError:
-        if _reader_is_there():
-            raise
+    except OutputLost as lost:
+        if not lost.by_reader:
+            print(f"cortexd: {lost}", file=sys.stderr)
         return 1
 
 
@@ -78,7 +79,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 2
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     exit_code = run(options)
-    sys.stdout.flush()  # here, where a reader that has gone away is still ours to deal with
+    sys.stdout.flush()  # here, where what fails is still ours to deal with
     return exit_code
 
 
@@ -104,18 +105,3 @@ def _parser(verbs: Sequence[str]) -> argparse.ArgumentParser:
         module = cast("Verb", import_module(f"cortexd.cli.{VERBS[verb]}"))
         module.add_parser(subparsers)
     return parser
-
-
-def _reader_is_there() -> bool:
-    """Whether somebody still reads standard output; if not, Python stops writing, even at exit.
-
-    It would flush what is left once more when it ends and report the same broken pipe again, so the
-    output is pointed at /dev/null.
-    """
-    output = sys.stdout.fileno()
-    poll = select.poll()
-    poll.register(output, 0)
-    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
-        return True
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return False

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cortexd.cli.standard_output import OutputLost
 from cortexd.config.load import ConfigProblems, load, render
 from cortexd.daemon.run import DaemonSettings, serve_forever
 
@@ -43,8 +44,14 @@ def listen_flags(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def announce(lines: Sequence[str]) -> None:
-    """Print the `listening ...` lines at once, for whoever waits for them."""
-    print(*lines, sep="\n", flush=True)
+    """Print the `listening ...` lines at once, for whoever waits for them.
+
+    Where nobody can read them the daemon serves all the same.
+    """
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OutputLost as lost:
+        print(f"notice: {lost}", file=sys.stderr)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,25 +136,70 @@ def test_a_bug_in_a_verb_is_not_hidden(verb: Callable[[Run], None], bug: BaseExc
     assert raised.value is bug
 
 
-@pytest.mark.parametrize("flushed", ["True", "False"])
-def test_a_reader_that_has_gone_away_is_no_traceback(flushed: str) -> None:
+PRINTING = """
+import sys; from cortexd.cli import main as m
+class Module:
+    @staticmethod
+    def add_parser(subparsers):
+        parser = subparsers.add_parser('status')
+        parser.set_defaults(run=lambda o: print('x' * {letters}, flush={flushed}) or 0)
+m.import_module = lambda name: Module
+sys.exit(m.main(['status']))
+"""
+
+
+def printing_into(output: object, letters: int, *, flushed: bool) -> tuple[int, str]:
+    """Exit code and standard error of a verb that prints so many letters there."""
+    command = [sys.executable, "-c", PRINTING.format(letters=letters, flushed=flushed)]
+    done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True)  # type: ignore[call-overload]
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("letters", [1, 99_999])
+def test_a_reader_that_has_gone_away_is_no_fault(letters: int, flushed: bool) -> None:
     """As in ``cortexd status | head -1``."""
-    code = (
-        "import sys; from cortexd.cli import main as m\n"
-        "class Module:\n"
-        "    @staticmethod\n"
-        "    def add_parser(subparsers):\n"
-        "        parser = subparsers.add_parser('status')\n"
-        f"        parser.set_defaults(run=lambda o: print('x' * 99999, flush={flushed}) or 0)\n"
-        "m.import_module = lambda name: Module\n"
-        "sys.exit(m.main(['status']))"
-    )
     read_end, write_end = os.pipe()
     os.close(read_end)
-    command = [sys.executable, "-c", code]
     with os.fdopen(write_end, "w") as nobody:
-        done = subprocess.run(command, cwd=ROOT, stdout=nobody, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "")
+        assert printing_into(nobody, letters, flushed=flushed) == (1, "")
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("letters", [1, 99_999])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(
+    letters: int, flushed: bool
+) -> None:
+    why = "cortexd: standard output cannot be written: No space left on device\n"
+    with Path("/dev/full").open("w") as full:
+        assert printing_into(full, letters, flushed=flushed) == (1, why)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", "client-config", "client-config curl"]
+)
+@pytest.mark.parametrize(
+    ("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_what_was_asked_for_and_cannot_be_said_is_a_failure(
+    arguments: str, output: str, why: str
+) -> None:
+    command = f"{shlex.quote(sys.executable)} -m cortexd {arguments} {output}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"cortexd: standard output cannot be written: {why}"
+    assert "Traceback" not in done.stderr
+
+
+def test_output_that_can_be_written_is_what_it_was() -> None:
+    code = (
+        "import sys; from cortexd.cli import main as m\n"
+        "before = (sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno())\n"
+        "m.main(['--version'])\n"
+        "assert (sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno()) == before\n"
+        "print('caf\u00e9')"
+    )
+    assert run_python("-c", code).stdout == f"cortexd {__version__}\ncaf\u00e9\n"
 
 
 def test_python_minus_m_cortexd_is_the_same_program() -> None:
