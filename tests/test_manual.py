@@ -328,7 +328,7 @@ def test_the_flags_of_a_verb_are_those_of_its_section(verb: str) -> None:
     table = rows(section(without_blocks(page("command-line.md")), verb))
     written = {flag for row in table for span in spans(row[0]) for flag in [span.split()[0]]}
     flags = {flag for action in verbs()[verb]._actions for flag in action.option_strings}
-    assert written == flags - {"-h", "--help"}
+    assert written == flags - {"-h", "--help", "--version"}
 
 
 def test_every_flag_that_is_named_anywhere_exists() -> None:

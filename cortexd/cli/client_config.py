@@ -18,6 +18,7 @@ import msgspec
 
 from cortexd.cli.clients.snippet import MODEL_PLACEHOLDER, Client, Wanted
 from cortexd.cli.clients.table import CLIENTS
+from cortexd.cli.web_address import ADDRESS_WANTED, is_web_address
 
 DEFAULT_URL = "http://127.0.0.1:31313"
 KEY_VARIABLE = "CORTEXD_API_KEY"
@@ -83,8 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _mistake(root: str, arguments: argparse.Namespace) -> str | None:
-    if not root.startswith(("http://", "https://")) or not root.isprintable() or " " in root:
-        return "--url takes an address that begins with http:// or https://"
+    if not is_web_address(root):
+        return ADDRESS_WANTED
     variable = arguments.key_env
     if not (variable.isascii() and variable.isidentifier()):
         return "--key-env takes the name of a variable, not a key"

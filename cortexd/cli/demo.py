@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cortexd.cli.serve import add_listen_flags, announce
-from cortexd.config.addresses import socket_path_fault
+from cortexd.config.addresses import AddressFault, parse_listen, socket_path_fault
 from cortexd.config.schema import Gateway
 from cortexd.daemon.run import DaemonSettings, serve_forever
 from cortexd.daemon.sockets import ListenProblem, open_listener
@@ -63,13 +63,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until Ctrl-C; 1 when an address is taken, the ledger cannot be used or the engine
-    does not start; 2 for half an engine.
+    does not start; 2 for half an engine or half an address.
     """
-    if half := _half_an_engine(arguments):
-        print(half, file=sys.stderr)
+    listen = Gateway().listen if arguments.listen is None else arguments.listen
+    metrics_listen = arguments.metrics_listen
+    if metrics_listen is None:
+        metrics_listen = Gateway().metrics_listen
+    if mistake := _half_an_engine(arguments) or _no_address(listen, metrics_listen):
+        print(mistake, file=sys.stderr)
         return 2
-    listen = arguments.listen or Gateway().listen
-    metrics_listen = arguments.metrics_listen or Gateway().metrics_listen
     taken = _taken("--listen", listen) or _taken("--metrics-listen", metrics_listen)
     if taken is not None:
         print(taken, file=sys.stderr)
@@ -88,6 +90,16 @@ def _half_an_engine(arguments: argparse.Namespace) -> str | None:
         return f"cortexd demo: whose model and program? Add: --engine {ENGINE}"
     if arguments.engine is not None and arguments.model is None:
         return f"cortexd demo: {ENGINE} needs a model. Add: --model FILE.gguf"
+    return None
+
+
+def _no_address(listen: str, metrics_listen: str) -> str | None:
+    """What is wrong with an address that nothing could ever listen on."""
+    for flag, address in (("--listen", listen), ("--metrics-listen", metrics_listen)):
+        try:
+            parse_listen(address)
+        except AddressFault as fault:
+            return f"cortexd demo: {flag}: {fault.what}; {fault.hint}"
     return None
 
 

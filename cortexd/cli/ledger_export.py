@@ -80,7 +80,15 @@ def add_parser(
         "a date with a time (2026-11-24T18:00, in the local time zone if it names none), or how "
         "long ago: 90s, 15m, 24h, 7d, 2w.",
     )
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    form.add_argument(
+        "--json",
+        action="store_const",
+        const="json",
+        dest="format",
+        help="the same as --format json",
+    )
     parser.add_argument("--key", metavar="ID", help="only what concerns the key with this key_id")
     parser.add_argument("--account", metavar="ID", help="only what concerns this account")
     parser.add_argument("--since", metavar="MOMENT", type=moment, help="entries from then on")

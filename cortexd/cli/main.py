@@ -35,6 +35,8 @@ VERBS = {
 #: What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
+_VERSION = f"cortexd {__version__}"
+
 Subparsers = argparse._SubParsersAction  # argparse gives its own return type no public name
 
 
@@ -99,9 +101,19 @@ def _parser(verbs: Sequence[str]) -> argparse.ArgumentParser:
         description="One endpoint in front of your own GPUs, with token budgets that hold.",
         epilog="Exit codes: 0 fine, 1 failed, 2 wrong usage or bad configuration.",
     )
-    parser.add_argument("--version", action="version", version=f"cortexd {__version__}")
     subparsers = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
     for verb in verbs:
         module = cast("Verb", import_module(f"cortexd.cli.{VERBS[verb]}"))
         module.add_parser(subparsers)
+    _add_version(parser)
     return parser
+
+
+def _add_version(parser: argparse.ArgumentParser, *, shown: bool = True) -> None:
+    """Have a parser and all below it take ``--version``; only the first one's help tells of it."""
+    text = "show the version and exit" if shown else argparse.SUPPRESS
+    parser.add_argument("--version", action="version", version=_VERSION, help=text)
+    for action in parser._actions:
+        if isinstance(action, Subparsers):
+            for child in action.choices.values():
+                _add_version(child, shown=False)

@@ -9,6 +9,7 @@ import urllib.request
 import msgspec
 
 from cortexd.cli.admin_client import UnixConnection
+from cortexd.cli.web_address import ADDRESS_WANTED, is_web_address
 from cortexd.fleet.view import FleetView, ModelView, NeuronView
 
 DEFAULT_URL = "http://127.0.0.1:31314"
@@ -31,10 +32,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and print; 1 when no daemon answers there."""
-    url = arguments.url
+    """Ask and print; 1 when no daemon answers there, 2 for an address that is none."""
+    url, path = arguments.url, arguments.url.removeprefix("unix:")
+    if path in (url, "") and not is_web_address(url):
+        print(f"cortexd status: {ADDRESS_WANTED}, or unix: and a path", file=sys.stderr)
+        return 2
     try:
-        raw = _ask_path(url.removeprefix("unix:")) if url.startswith("unix:") else _ask(url)
+        raw = _ask(url) if path == url else _ask_path(path)
         view = msgspec.json.decode(raw, type=FleetView)
     except (OSError, ValueError, http.client.HTTPException) as error:
         print(
@@ -51,8 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ask(url: str) -> bytes:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("an address with http://, https:// or unix: is needed")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(f"{url.rstrip('/')}/status", timeout=_SECONDS) as answer:
         body: bytes = answer.read()

@@ -102,6 +102,11 @@ def test_caps_and_ghosts_say_what_they_are(ledger: Path, capsys: Capture) -> Non
     assert until - made == datetime.timedelta(seconds=60)
 
 
+def test_json_is_asked_for_as_of_any_other_verb(ledger: Path, capsys: Capture) -> None:
+    assert export(ledger, capsys, "--json") == export(ledger, capsys, "--format", "json")
+    assert main(["ledger", "export", "--json", "--format", "csv"]) == 2
+
+
 def test_csv_has_the_same_with_a_heading(ledger: Path, capsys: Capture) -> None:
     table = list(csv.DictReader(io.StringIO(export(ledger, capsys, "--format", "csv"))))
     assert tuple(table[0]) == Row.__struct_fields__

@@ -46,6 +46,14 @@ def test_version_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == f"cortexd {__version__}\n"
 
 
+@pytest.mark.parametrize("words", [*([verb] for verb in VERBS), ["ledger", "verify"]])
+def test_the_version_is_told_behind_every_verb(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--version"]) == 0
+    assert capsys.readouterr().out == f"cortexd {__version__}\n"
+
+
 def test_version_imports_no_verb() -> None:
     """It is what scripts call to find out whether cortexd is there."""
     code = (

@@ -92,8 +92,24 @@ def test_json_is_the_daemons_own_answer(
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1", "file:///etc/passwd", "nonsense", "unix:/nowhere", "unix:"]
+    "url",
+    [
+        *("file:///etc/passwd", "nonsense", "", "unix:"),
+        *("http://", "http://h:x", "http://[::1", "http://a b"),
+    ],
 )
+def test_an_address_that_is_none_is_wrong_usage(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--url", url]) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        "cortexd status: --url takes an address that begins with http:// or https://, or unix: and "
+        "a path\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1/", "unix:/nowhere"])
 def test_without_a_daemon_it_fails_and_says_what_to_check(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from cortexd.cli.demo import what_to_try
+from cortexd.cli.main import main
 from cortexd.demo.engine import RunningEngine
 from cortexd.demo.world import BALANCE_CAP_TOKENS, BALANCE_KEY, COLD, ROLLING_KEY, demo_world
 
@@ -178,6 +179,15 @@ async def test_the_verbs_of_the_tour_work_as_printed_and_a_cold_model_is_waited_
     assert answer.text.startswith(": still working\n\n")
     assert answer.text.endswith("data: [DONE]\n\n")
     assert re.search(rf"^{COLD} +beast +loaded", shown.stdout.decode(), re.M)
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--metrics-listen"])
+@pytest.mark.parametrize("address", ["foo", "", "h:99999", "unix:"])
+def test_half_an_address_is_wrong_usage(
+    flag: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", flag, address]) == 2
+    assert capsys.readouterr().err.startswith(f"cortexd demo: {flag}: ")
 
 
 @pytest.mark.slow

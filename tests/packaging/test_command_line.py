@@ -23,11 +23,16 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return found
 
 
+def shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What its help tells of; that `--version` works behind verbs too is no news there."""
+    return [action for action in parser._actions if action.help != argparse.SUPPRESS]
+
+
 def test_every_parser_is_there_with_every_flag_it_takes() -> None:
     """Compared with a walk of its own over argparse, so that nothing can be forgotten twice."""
     described = {" ".join(each.words): each for each in command_line.cortexd().all()}
     assert {name: sorted(flags_of(each)) for name, each in described.items()} == {
-        name: sorted(flag for action in parser._actions for flag in action.option_strings)
+        name: sorted(flag for action in shown(parser) for flag in action.option_strings)
         for name, parser in parsers().items()
     }
 
