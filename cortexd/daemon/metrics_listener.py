@@ -14,6 +14,7 @@ from cortexd.ledger.entries import Scope, Standing
 from cortexd.metrics.instruments import CONTENT_TYPE, Metrics
 
 PATHS = ("/metrics", "/health", "/status")
+METHODS = ("GET", "HEAD")
 
 
 class MetricsCore:
@@ -34,8 +35,9 @@ class MetricsCore:
             return Refusal(
                 RefusalKind.UNKNOWN_URL, f"This listener answers {', '.join(PATHS)} only."
             )
-        if head.method not in ("GET", "HEAD"):
-            return Refusal(RefusalKind.METHOD_NOT_ALLOWED, f"{head.path} can only be read.")
+        if head.method not in METHODS:
+            why = f"{head.path} can only be read."
+            return Refusal(RefusalKind.METHOD_NOT_ALLOWED, why, allowed_methods=METHODS)
         return head.path
 
     async def refuse(self, refusal: Refusal, head: Head, client: Client) -> None:

@@ -398,6 +398,8 @@ async def test_metrics_status_and_health_say_what_happened(tmp_path: Path) -> No
         assert health == {"status": "ok", "nodes": nodes, "unservable": [], "ledger": "ok"}
         assert (await client.get("/health")).json() == health
         assert (await client.head("/")).status_code == 200
+        refused = await operator.post("/metrics")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
         status = await run_cortexd(["status", "--url", daemon.metrics])
         assert status.returncode == 0
         assert re.search(r"beast\s+healthy\s+sim/small\s+loaded", status.stdout)
