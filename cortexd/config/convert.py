@@ -34,6 +34,8 @@ class SecretFault(Exception):
         self.what, self.hint = what, hint
 
 
+_QUOTES: Final = "put a secret that looks like a number in quotes"
+
 ReadSecret = Callable[[str], str]
 """Path of a secret's file -> its text; raises SecretFault."""
 
@@ -184,7 +186,8 @@ class _Conversion:
                 return Secret("")
         if not isinstance(text, str):
             got = f"expected a text or {{file: PATH}}, got {_described(raw)}"
-            self.report.add(where, got, "put a secret that looks like a number in quotes")
+            hint = "write {file: PATH}" if isinstance(raw, dict) else _QUOTES
+            self.report.add(where, got, hint)
             return Secret("")
         what = _secret_fault(text)
         if what:
@@ -211,14 +214,18 @@ class _Conversion:
         members = variants(wanted)
         choices = [str(one) for one in get_args(members[0])]
         got, hint = _described(raw), ""
-        if isinstance(raw, str) and choices:
+        if raw is None:
+            hint = "write a value, or take it out"
+        elif isinstance(raw, str) and choices:
             meant = self.report.closest(raw, choices)
             got, hint = "another text", f"did you mean {meant}?" if meant else ""
         elif str in members:
             got = "another text" if raw and isinstance(raw, str) else got
             hint = "" if isinstance(raw, str) else "put it in quotes"
         elif isinstance(raw, str):
-            hint = "write it without quotes, as in 3600"
+            hint = "write digits alone, without quotes, letters or a unit, as in 3600"
+            if bool in members:
+                hint = "write true or false, without quotes"
         elif type(raw) in members and got != "a negative number":
             got = "a number outside of that"
         return f"expected {_expected(wanted)}, got {got}", hint

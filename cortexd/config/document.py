@@ -104,7 +104,8 @@ def read_document(
     except _Refused as refused:
         _refuse(report, refused.line, refused.what, refused.hint)
     except yaml.reader.ReaderError:
-        _refuse(report, None, "a character that YAML does not allow", "look for control characters")
+        what = "a character that YAML does not allow"
+        _refuse(report, _line_of_odd(text), what, "look for control characters")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
@@ -120,6 +121,12 @@ def read_scalar(text: str) -> object:
     loader = PlainLoader("")
     tag = loader.resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return _scalar(loader, ScalarNode(tag, text))
+
+
+def _line_of_odd(text: str) -> int | None:
+    """The line of the first character that YAML does not allow."""
+    odd = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    return None if odd is None else text.count("\n", 0, odd.start()) + 1
 
 
 _SYNTAX_HINT = (

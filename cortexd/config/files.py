@@ -42,7 +42,8 @@ def read_text(path: str, *, bytes_max: int = FILE_BYTES_MAX) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        what = f"the file is not UTF-8: byte {error.start} (counted from 0) fits nowhere"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        what = f"the file is not UTF-8: on line {line} is a byte that fits nowhere"
         raise FileFault(what, "save it as UTF-8") from None
 
 

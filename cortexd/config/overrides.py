@@ -106,7 +106,9 @@ def _wanted(variable: str, levels: list[str], report: Report) -> object:
         if depth + 1 == len(levels):
             if _is_leaf(kind, level):
                 return types[level]
-            hint = "add __ and the name of a setting in it, or write it into the file"
+            hint = "write it into the file"
+            if structs_of(types[level]):
+                hint = f"add __ and the name of a setting in it, or {hint}"
             report.add(path, "not a single value", hint, at=variable)
             return None
         structs = structs_of(types[level])

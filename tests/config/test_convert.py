@@ -8,6 +8,7 @@ from cortexd.config.schema import Key
 from tests.config.loading import Folder
 
 SHA = "a" * 64
+NUMBER = "write digits alone, without quotes, letters or a unit, as in 3600"
 NAME = "1 to 64 printable ASCII characters without spaces"
 
 
@@ -280,11 +281,25 @@ def test_a_broken_item_does_not_hide_what_is_wrong_with_its_neighbours(folder: F
 def test_a_misspelt_choice_gets_a_suggestion_and_a_number_in_quotes_a_hint(folder: Folder) -> None:
     text = "eviction: {strategy: prioritty}\nledger: {grace_seconds: '5'}\nmodels_config: 5\n"
     hints = [problem.hint for problem in folder.problems(text)]
-    assert hints == [
-        "did you mean priority?",
-        "write it without quotes, as in 3600",
-        "put it in quotes",
-    ]
+    assert hints == ["did you mean priority?", NUMBER, "put it in quotes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("ledger: {grace_seconds: 1e6}", NUMBER),  # a text, in YAML 1.1
+        ("ledger: {grace_seconds: 1h}", NUMBER),
+        ("entitlements: {require_auth: 'no'}", "write true or false, without quotes"),
+        ("entitlements: {keys: [{account_id: a, key: {fil: x}}]}", "write {file: PATH}"),
+        (
+            "entitlements: {keys: [{account_id: a, key: 5}]}",
+            "put a secret that looks like a number in quotes",
+        ),
+        ("gateway: {listen: }", "write a value, or take it out"),
+    ],
+)
+def test_a_hint_is_about_what_was_written(folder: Folder, text: str, hint: str) -> None:
+    assert [problem.hint for problem in folder.problems(text)] == [hint]
 
 
 def test_no_secret_is_repeated_wherever_it_was_put(folder: Folder) -> None:

@@ -121,6 +121,12 @@ def test_a_value_that_cannot_be_one_spoils_only_itself(value: str) -> None:
     assert [(problem.where, problem.line) for problem in report.problems] == [("a", 1)]
 
 
+@both
+def test_a_character_that_yaml_does_not_allow_is_told_with_its_line(loader: Loader) -> None:
+    _, report = read("a: 1\nb: \0\n", loader)
+    assert [problem.line for problem in report.problems] == [2]
+
+
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}'] * 9)}]\n" for i in range(9)
 )

@@ -48,7 +48,7 @@ def test_a_text_is_utf_8_with_or_without_a_byte_order_mark(tmp_path: Path, data:
     [
         ("gone", "the file does not exist"),
         ("", "a directory, not a file"),
-        ("latin", "the file is not UTF-8: byte 5 (counted from 0) fits nowhere"),
+        ("latin", "the file is not UTF-8: on line 1 is a byte that fits nowhere"),
         ("large", "the file is larger than 10 bytes"),
         ("latin/x", "the file cannot be read: not a directory"),
         ("a\0b", "not a path"),

@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_read_is_the_only_problem(
 
 def test_a_file_that_is_not_utf_8_tells_the_byte(folder: Folder) -> None:
     told = folder.told(b"gateway: {}\n# caf\xe9\n")
-    assert told == [": the file is not UTF-8: byte 17 (counted from 0) fits nowhere"]
+    assert told == [": the file is not UTF-8: on line 2 is a byte that fits nowhere"]
 
 
 def test_a_missing_catalogue_is_an_empty_one_with_a_notice(folder: Folder) -> None:
@@ -218,7 +218,7 @@ def test_a_missing_catalogue_is_an_empty_one_with_a_notice(folder: Folder) -> No
             b"aliases: {a: 5}",
             "aliases.a: expected a text of 1 to 256 characters, got a whole number",
         ),
-        (b"\xff", "models_config: the file is not UTF-8: byte 0 (counted from 0) fits nowhere"),
+        (b"\xff", "models_config: the file is not UTF-8: on line 1 is a byte that fits nowhere"),
         (
             b"models: [{id: m, cost: {input: -1}}]",
             "models[0].cost.input: expected a number of USD per million tokens, from 0 to 1000000, "
