@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cortexd.cli import main as command_line
 
 #: What is completed with files and folders, by the name that its value has in the help.
-FILES = frozenset({"FILE"})
+FILES = frozenset({"FILE", "FILE.gguf", "PATH"})
 FOLDERS = frozenset({"DIR"})
 
 

@@ -136,6 +136,10 @@ def long_flags(command: Command) -> set[str]:
     [
         ("cortexd check-config fl", {"fleet.yaml"}, set()),
         ("cortexd serve --config fl", {"fleet.yaml"}, set()),
+        ("cortexd demo --model fl", {"fleet.yaml"}, set()),
+        ("cortexd demo --engine-path fl", {"fleet.yaml"}, set()),
+        ("cortexd load --socket fl", {"fleet.yaml"}, set()),
+        ("cortexd client-config curl --model fl", set(), {"fleet.yaml"}),
         ("cortexd ledger show --directory fl", {"fleet.d"}, {"fleet.yaml"}),
         ("cortexd ledger export --format ", {"table", "json", "csv"}, {"fleet.yaml", "--key"}),
         ("cortexd serve --listen ", set(), {"fleet.yaml", "serve", "--config"}),
