@@ -149,7 +149,10 @@ def _why(error: OSError | http.client.HTTPException, where: str, seconds: float)
     named = f"--socket PATH or ${SOCKET_VARIABLE} says where its admin socket is"
     match error:
         case FileNotFoundError() | NotADirectoryError():
-            return f"there is no admin socket {where}. Is cortexd running? {named}."
+            return (
+                f"there is no admin socket {where}. Is cortexd running? Outside of systemd it has "
+                f"one only where gateway.admin_socket is set; {named}."
+            )
         case http.client.RemoteDisconnected() | http.client.IncompleteRead():
             return "the daemon hung up before it had answered. Its log says why."
         case ConnectionResetError() | BrokenPipeError():

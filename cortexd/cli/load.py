@@ -32,7 +32,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _load(arguments: argparse.Namespace) -> int:
     wanted = {"model": arguments.model, "neuron": arguments.neuron}
-    tell(arguments, _expectation(models(ask(arguments, "/models")), **wanted))
+    expectation = _expectation(models(ask(arguments, "/models")), **wanted)
+    if expectation is not None:
+        tell(arguments, expectation)
     try:
         lines = ask(arguments, "/load", wanted, seconds=LOAD_SECONDS)
     except KeyboardInterrupt:
@@ -45,9 +47,13 @@ def _load(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _expectation(lines: Sequence[ModelLine], *, model: str, neuron: str | None) -> str:
-    """What is waited for, and how long that is expected to take."""
+def _expectation(lines: Sequence[ModelLine], *, model: str, neuron: str | None) -> str | None:
+    """What is waited for, and how long that is expected to take. None: nobody knows the model, so
+    that the daemon will have something else to say.
+    """
     of_model = [line for line in lines if line.is_called(model)]
+    if not of_model:
+        return None
     there = [line for line in of_model if neuron in (None, line.neuron)]
     if any(line.status == "loaded" for line in there):
         return f"{model} is loaded already."

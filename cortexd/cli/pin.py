@@ -24,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _pin(arguments: argparse.Namespace) -> int:
-    model, wanted = arguments.model, arguments.neurons
+    model, wanted = arguments.model, list(dict.fromkeys(arguments.neurons))
     if [bool(wanted), arguments.nowhere, arguments.clear].count(True) != 1:
         print(
             "cortexd pin: name the neurons, or give --nowhere, or --clear: one of the three",

@@ -133,6 +133,7 @@ def test_a_verb_asks_for_what_it_says(
     ("flags", "said"),
     [
         (["beast", "scout"], "org/oak: pinned to beast, scout"),
+        (["scout", "beast", "scout"], "org/oak: pinned to scout, beast"),
         (["--nowhere"], "org/oak: pinned to no neuron"),
         (["--clear"], "org/oak: pinned as in the catalogue"),
     ],
@@ -171,7 +172,6 @@ def test_pin_wants_one_of_its_three_ways(
         (["org/oak"], "org/oak is loaded already."),
         (["org/oak", "--neuron", "scout"], "waiting for org/oak: a time that is not known yet."),
         (["tree"], "tree is loaded already."),
-        (["org/new"], "waiting for org/new: a time that is not known yet."),
     ],
 )
 @pytest.mark.usefixtures("operations")
@@ -180,6 +180,12 @@ def test_load_says_how_long_it_is_expected_to_take(
 ) -> None:
     assert main(["load", *flags]) == 0
     assert capsys.readouterr().err.startswith(f"cortexd load: {said}")
+
+
+@pytest.mark.usefixtures("operations")
+def test_nobody_is_told_to_wait_for_a_model_that_nobody_knows(capsys: Captured) -> None:
+    assert main(["load", "org/new"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_load_that_is_under_way_tells_more_than_what_one_would_take(
@@ -277,6 +283,7 @@ def test_without_a_daemon_every_verb_fails_in_one_line(
     assert captured.out == ""
     assert captured.err.startswith(f"cortexd {arguments[0]}: there is no admin socket {path}. Is ")
     assert captured.err.count("\n") == 1
+    assert "Outside of systemd it has one only where gateway.admin_socket is set;" in captured.err
 
 
 def test_a_socket_that_a_dead_daemon_left_is_told_apart(path: Path, capsys: Captured) -> None:
