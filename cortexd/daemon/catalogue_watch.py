@@ -52,6 +52,11 @@ class CatalogueWatch:
 
     def reload(self) -> None:
         """Look at once, and say in the log what came of it, if only that nothing changed."""
+        log.info(
+            "event=reload catalogue=%s note=%s",
+            quoted(self._config.models_config or "none"),
+            quoted("the catalogue alone is read again: a changed configuration takes a restart"),
+        )
         self._told.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

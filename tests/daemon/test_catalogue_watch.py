@@ -281,7 +281,10 @@ async def test_the_task_looks_by_itself(tmp_path: Path, mock_clock: trio.testing
     assert world.models == [["org/one", "org/two"]]
 
 
-async def test_without_a_file_to_watch_the_task_has_nothing_to_do(tmp_path: Path) -> None:
+async def test_without_a_file_to_watch_the_task_has_nothing_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who sends SIGHUP for a changed configuration is told that it takes more."""
     config = tmp_path / "cortexd.yaml"
     config.write_text("ledger: {directory: ledger}\n")
     loaded = load(config, {}, {})
@@ -291,6 +294,9 @@ async def test_without_a_file_to_watch_the_task_has_nothing_to_do(tmp_path: Path
     with trio.fail_after(5):
         await watch.run()
     assert read == []
+    [line] = told(caplog)
+    assert line.startswith("INFO event=reload catalogue=none note=")
+    assert "a changed configuration takes a restart" in line
 
 
 async def test_long_lists_of_names_and_mistakes_are_cut(
