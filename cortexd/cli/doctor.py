@@ -5,17 +5,20 @@ needs no daemon. What a server is, is judged by `fleet/engines/recognition.py`.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
 from cortexd.config.addresses import AddressFault, parse_endpoint
+from cortexd.config.convert import convert
+from cortexd.config.files import read_secret
+from cortexd.config.problems import Report
 from cortexd.config.schema import Neuron, NeuronKind, Secret
 from cortexd.deadlines import watched_deadlines
 from cortexd.fleet.addresses import without_version_path
@@ -29,6 +32,8 @@ from cortexd.fleet.view import NeuronView, before_the_first_poll, fold, status_o
 CONNECT_SECONDS = 5
 QUESTION_SECONDS = 3
 POLL_SECONDS = 10
+
+_FLAGS = {"name": "--name", "api_key.file": "--api-key-file"}
 
 NOT_TRIED = "whether requests work: to find out would cost tokens"
 
@@ -75,15 +80,19 @@ def run(arguments: argparse.Namespace) -> int:
     except AddressFault as fault:
         print(f"cortexd doctor: {fault.what}; {fault.hint}", file=sys.stderr)
         return 2
-    key = None
+    written: dict[str, object] = {"name": arguments.name, "endpoint": url}
+    if arguments.name is None:
+        written["name"] = _name(urlsplit(url).hostname or "")
     if arguments.api_key_file is not None:
-        try:
-            key = Secret(Path(arguments.api_key_file).read_text().strip())
-        except (OSError, ValueError) as error:
-            print(f"cortexd doctor: the key cannot be read: {error}", file=sys.stderr)
-            return 2
-    name = arguments.name or _name(urlsplit(url).hostname or "")
-    findings = trio.run(_examine, url, name, key, arguments.api_key_file)
+        written["api_key"] = {"file": os.path.abspath(arguments.api_key_file)}
+    report = Report("")
+    neuron = convert(Neuron, written, report, read_secret)
+    for problem in report.problems:
+        flag = _FLAGS.get(problem.where, problem.where)
+        print(f"cortexd doctor: {flag}: {problem.what}", file=sys.stderr)
+    if report.problems:
+        return 2
+    findings = trio.run(_examine, neuron, written)
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
@@ -91,16 +100,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if findings.kind is not None else 1
 
 
-async def _examine(url: str, name: str, key: Secret | None, key_file: str | None) -> Findings:
-    """Ask what it is, then what it has, in its own words."""
+async def _examine(asked: Neuron, written: Mapping[str, object]) -> Findings:
+    """Ask what it is, then what it has, in its own words. `written`: all of it but its kind."""
+    url = asked.endpoint
     async with watched_deadlines() as deadlines, aclosing(Pool(deadlines, CONNECT_SECONDS)) as pool:
-        recognized = recognize(await _answers(url, key, pool))
+        recognized = recognize(await _answers(url, asked.api_key, pool))
         if recognized.kind is None:
             return Findings(url, None, recognized.why)
-        written: dict[str, object] = {"name": name, "endpoint": url, "kind": recognized.kind}
-        if key_file is not None:
-            written["api_key"] = {"file": key_file}
-        neuron = Neuron(name, url, recognized.kind, key)
+        written = {**written, "kind": recognized.kind}
+        neuron = msgspec.structs.replace(asked, kind=recognized.kind)
         control = control_of(neuron, pool, timeout_seconds=POLL_SECONDS)
         try:
             (unheard,) = before_the_first_poll([neuron]).neurons.values()

@@ -151,6 +151,50 @@ def test_an_address_where_nobody_is_ends_with_1(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--name", "a b"], "--name: expected 1 to 64 printable ASCII characters without spaces"),
+        (["--name", ""], "--name: expected 1 to 64 printable ASCII characters without spaces"),
+        (["--api-key-file", "empty"], "--api-key-file: the secret is empty"),
+        (["--api-key-file", "gone"], "--api-key-file: the file does not exist"),
+    ],
+)
+def test_nothing_is_printed_that_the_configuration_refuses(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").touch()
+    assert main(["doctor", "http://127.0.0.1:1", *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"cortexd doctor: {said}")
+
+
+async def test_the_file_of_a_key_is_printed_so_that_any_folder_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The configuration looks for it from a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text("sk-neuron\n")
+    code, url = await doctor(Recorded(ALL), "--api-key-file", "key")
+    assert code == 0
+    assert pasted(capsys.readouterr().out, "for the configuration:") == {
+        "neurons": [
+            {
+                "name": "127-0-0-1",
+                "endpoint": url,
+                "kind": "llama-server",
+                "api_key": {"file": str(tmp_path / "key")},
+            }
+        ]
+    }
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["127.0.0.1:8080"],
