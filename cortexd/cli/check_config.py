@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cortexd.cli.notices import notices_of
 from cortexd.config.load import ConfigProblems, Loaded, load, render
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _summary(loaded: Loaded) -> str:
         f"{n} {name if n != 1 else name[:-1]}" for name, n in _counts(loaded).items()
     )
     ledger = loaded.config.ledger.directory
-    notices = [f"notice: {notice}" for notice in loaded.notices]
+    notices = [f"notice: {notice}" for notice in notices_of(loaded)]
     return "\n".join([f"ok: {counts}", f"ledger: {ledger}", *notices])
 
 
@@ -61,7 +62,7 @@ def _json(loaded: Loaded | None, problems: "list[Problem]") -> str:
     answer = {
         "ok": loaded is not None,
         "problems": problems,
-        "notices": loaded.notices if loaded is not None else (),
+        "notices": notices_of(loaded) if loaded is not None else (),
         **(_counts(loaded) if loaded is not None else {}),
     }
     return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cortexd.cli.notices import notices_of
 from cortexd.cli.standard_output import OutputLost
 from cortexd.config.load import ConfigProblems, load, render
 from cortexd.daemon.run import DaemonSettings, serve_forever
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigProblems as found:
         print(render(found.problems), file=sys.stderr)
         return 1 if found.may_pass else 2
-    for notice in loaded.notices:
+    for notice in notices_of(loaded):
         print(f"notice: {notice}", file=sys.stderr)
     return serve_forever(
         DaemonSettings(config=loaded.config, catalogue=loaded.catalogue, announce=announce)

@@ -43,6 +43,18 @@ def test_notices_follow_the_summary(folder: Folder, capsys: pytest.CaptureFixtur
     assert notice.startswith("notice: no neuron is configured")
 
 
+def test_a_field_that_is_never_forwarded_is_noticed(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = "gateway: {forward_fields: [session_id, best_of]}\n"
+    file = folder.write("c.yaml", GOOD + fields)
+    assert check(str(file)) == 0
+    [_, _, notice] = capsys.readouterr().out.splitlines()
+    assert notice.startswith("notice: gateway.forward_fields has best_of, which is never forwarded")
+    assert check(str(file), "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["notices"]) == 1
+
+
 def test_a_catalogue_that_is_not_there_yet_is_a_notice(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:

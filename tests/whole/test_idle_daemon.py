@@ -36,7 +36,7 @@ UNUSED = {
     *("unittest", "pydoc", "doctest", "pdb", "sqlite3", "xml", "cryptography"),
     *("cortexd.demo", "cortexd.manual", "cortexd.cli.clients", "cortexd.ledger.verifying"),
 }
-_CLI = {f"cortexd.cli{name}" for name in ("", ".main", ".serve", ".standard_output")}
+_CLI = {f"cortexd.cli{name}" for name in ("", ".main", ".notices", ".serve", ".standard_output")}
 _CODE = """\
 import atexit, pathlib, sys
 wrote_to = pathlib.Path(sys.argv.pop(1))
