@@ -83,7 +83,8 @@ class _Choice:
 class _Message:
     def __init__(self) -> None:
         self._pieces = _Pieces()
-        self._calls: dict[int, _Call] = {}
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
         self._function: _Call | None = None
         self._others: Fields = {}
 
@@ -91,7 +92,7 @@ class _Message:
         self._pieces.add({name: delta[name] for name in delta if name in _TEXTS})
         for position, call in enumerate(_list(delta.get("tool_calls"))):
             if isinstance(call, dict):
-                self._calls.setdefault(_index(call, position), _Call()).add(call)
+                self._call_of(call, position).add(call)
         function = delta.get("function_call")
         if isinstance(function, dict):
             self._function = self._function or _Call()
@@ -104,21 +105,44 @@ class _Message:
     def whole(self) -> Fields:
         whole = {"role": "assistant", "content": None, **self._others, **self._pieces.whole()}
         if self._calls:
-            whole["tool_calls"] = [self._calls[index].whole() for index in sorted(self._calls)]
+            in_order = sorted(self._calls, key=lambda call: call.index)
+            whole["tool_calls"] = [call.whole() for call in in_order]
         if self._function is not None:
             whole["function_call"] = self._function.whole()["function"]
         return whole
 
+    def _call_of(self, piece: Fields, position: int) -> _Call:
+        """Find the call that a piece belongs to, or begin one.
+
+        By index, as far as ids do not say otherwise: some engines give none, or the same to all.
+        """
+        index, id = _index(piece, position), piece.get("id")
+        call = self._by_index.get(index)
+        if "index" not in piece:
+            newest = self._calls[-_INDEX_MAX:]
+            call = next((each for each in newest if id and each.id == id), call)
+        is_named = bool(_dict(piece.get("function")).get("name"))
+        if call is None or (is_named and id and call.id and call.id != id):
+            call = self._by_index[index] = _Call(index)
+            self._calls.append(call)
+        return call
+
 
 class _Call:
     """A call of a tool. Its arguments come in pieces, its name as a whole: engines that say a name
-    again mean the same call. Its index tells calls apart, and is no part of the whole.
+    again mean the same call. Its index is no part of the whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
         self._said: Fields = {}
         self._function: Fields = {}
         self._arguments = _Pieces()
+
+    @property
+    def id(self) -> object:
+        """What the engine calls it; None as long as it has not said."""
+        return self._said.get("id")
 
     def add(self, call: Fields) -> None:
         kept = {name: call[name] for name in call if name not in ("index", "function")}

@@ -266,6 +266,27 @@ def test_an_engine_that_says_a_name_again_means_the_same_call() -> None:
     }
 
 
+@pytest.mark.parametrize("index", [{}, {"index": 0}])
+def test_calls_with_ids_of_their_own_are_told_apart_where_their_index_does_not(
+    index: dict[str, object],
+) -> None:
+    """Some engines give no index, or the same to all."""
+    pieces: list[Json] = [
+        {"id": "1", "function": {"name": "a", "arguments": '{"x":'}},
+        {"id": "1", "function": {"arguments": "1}"}},
+        {"id": "2", "function": {"name": "b", "arguments": '{"y":'}},
+        {"function": {"arguments": "2}"}},
+    ]
+    chunks = [chunk({"tool_calls": [{**index, **piece}]}) for piece in pieces]
+    told = on_the_wire([*chunks, chunk({}, "tool_calls")])
+    message = choice_of(gathered(chat_gathering(), told))["message"]
+    assert isinstance(message, dict)
+    assert message["tool_calls"] == [
+        {"id": "1", "function": {"name": "a", "arguments": '{"x":1}'}},
+        {"id": "2", "function": {"name": "b", "arguments": '{"y":2}'}},
+    ]
+
+
 def test_an_older_call_of_a_function_is_put_together_too() -> None:
     chunks = [
         chunk({"function_call": {"name": "f", "arguments": "{"}}),
