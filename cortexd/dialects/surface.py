@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 JSON = "application/json"
+_NESTED_AT_LEAST = 256
+"""Fewer brackets than these are no nesting that could exhaust a stack."""
+_ROOM_FRAMES = 64
 
 ReadT = TypeVar("ReadT")
 
@@ -205,6 +208,11 @@ class Bilingual(Protocol):
         """
 
 
+def _deeper(frames: int, read: Callable[[], ReadT]) -> ReadT:
+    """Read with so much less room on the stack: who decodes values again later has this much."""
+    return _deeper(frames - 1, read) if frames else read()
+
+
 def understood(
     read: Callable[[Body, frozenset[str]], ReadT], posted: bytes, forward_fields: frozenset[str]
 ) -> ReadT | Refusal:
@@ -212,7 +220,9 @@ def understood(
     refusal.
     """
     try:
-        return read(Body(posted), forward_fields)
+        if posted.count(b"[") + posted.count(b"{") < _NESTED_AT_LEAST:
+            return read(Body(posted), forward_fields)
+        return _deeper(_ROOM_FRAMES, lambda: read(Body(posted), forward_fields))
     except Unfit as unfit:
         return unfit.refusal
     except RecursionError:

@@ -72,6 +72,32 @@ async def test_a_message_goes_as_it_is_and_costs_what_the_neuron_counted(
         assert it.told[-1].dropped == ("container", "n_predict")
 
 
+NESTED: dict[str, dict[str, object]] = {
+    "messages": {"messages": [{"role": "user", "content": "hi", "x": "nested"}]},
+    "metadata": {"metadata": {"x": "nested"}},
+    "tools": {"tools": [{"name": "f", "input_schema": {"x": "nested"}}]},
+}
+
+
+@pytest.mark.parametrize("where", NESTED)
+async def test_a_message_that_is_nested_too_deeply_is_refused_and_never_a_bug(
+    tmp_path: Path, where: str
+) -> None:
+    """Its values are decoded again when it is sent, with less room on the stack."""
+    statuses = set()
+    async with (
+        fake_neuron(fixed_usage=(5, 10)) as neuron,
+        core(tmp_path, {"a": neuron.url}, anthropic={"a"}, keys=[key(hard_cap=10**6)]) as it,
+    ):
+        for depth in range(820, 980):
+            nested = b"[" * depth + b"]" * depth
+            asked = json.dumps(message(**NESTED[where])).encode()
+            client = await it.ask(asked.replace(b'"nested"', nested), path=PATH)
+            statuses.add(client.status)
+        assert statuses == {200, 400}
+        assert (await it.standing()).reserved == 0
+
+
 async def test_a_neuron_is_told_what_was_reserved_and_no_more(tmp_path: Path) -> None:
     sized = Catalogue((CatalogueModel(MODEL, limit=Limit(output=5)),))
     async with (
