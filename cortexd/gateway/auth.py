@@ -88,8 +88,9 @@ class Keyring:
         Two different keys are refused. Where authentication is not required, no key and unknown
         keys (the placeholders that many tools insist on) are the anonymous principal.
         """
-        bearer = _bearer(headers.get(b"authorization"))
-        api_key = headers.get(b"x-api-key")
+        # Environment variables that are set and empty become headers that are.
+        bearer = _bearer(headers.get(b"authorization")) or None
+        api_key = headers.get(b"x-api-key") or None
         if bearer is not None and api_key is not None and not hmac.compare_digest(bearer, api_key):
             return _unauthorized("Authorization and x-api-key hold two different keys; send one.")
         presented = bearer if bearer is not None else api_key

@@ -51,6 +51,8 @@ def who(**headers: str) -> Principal | Refusal:
         {"authorization": "bearer   sk-cap "},
         {"x_api_key": "sk-cap"},
         {"authorization": "Bearer sk-cap", "x_api_key": "sk-cap"},
+        {"authorization": "Bearer sk-cap", "x_api_key": ""},
+        {"authorization": "Bearer ", "x_api_key": "sk-cap"},
     ],
 )
 def test_a_key_is_taken_from_bearer_or_x_api_key(headers: dict[str, str]) -> None:
