@@ -181,8 +181,10 @@ def _usage(reported: object, limits: ModelLimits) -> Usage | None:
     units = reported.get("helexa_image_units") if isinstance(reported, dict) else None
     if not isinstance(units, int | float) or isinstance(units, bool) or not 0 < units < math.inf:
         return None
-    tokens = math.ceil(units * limits.tokens_per_image_unit)
-    return Usage(prompt_tokens=tokens, completion_tokens=0) if tokens < TOKENS_LIMIT else None
+    tokens = units * limits.tokens_per_image_unit
+    if tokens >= TOKENS_LIMIT:
+        return None
+    return Usage(prompt_tokens=math.ceil(tokens), completion_tokens=0)
 
 
 def _unbounded(model: str) -> Refusal:

@@ -108,6 +108,7 @@ def test_what_cannot_be_drawn_is_refused(
         ({"helexa_image_units": True}, None),
         ({"helexa_image_units": "4"}, None),
         ({"helexa_image_units": 1e300}, None),
+        ({"helexa_image_units": 1e306}, None),
         ({"total_tokens": 4}, None),
         (None, None),
     ],
