@@ -219,4 +219,4 @@ def _framed(event: Event, kind: str) -> bytes:
     """An event as it came, with the name that SDKs need where the neuron gave it none."""
     if event.name == kind.encode():
         return event.raw
-    return write_event(b" ".join((event.data or b"").split(b"\n")), name=kind.encode())
+    return write_event(event.data or b"", name=kind.encode())

@@ -168,6 +168,8 @@ def write_comment(text: bytes) -> bytes:
 
 
 def write_event(data: bytes, *, name: bytes = b"") -> bytes:
-    """Frame one line of data as an event."""
+    """Frame JSON as an event. Lines into which somebody has cut it become one."""
+    if b"\n" in data:
+        data = data.replace(b"\n", b" ")
     prefix = b"event: %s\n" % name if name else b""
     return b"%sdata: %s\n\n" % (prefix, data)

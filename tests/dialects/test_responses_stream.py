@@ -111,6 +111,15 @@ def test_an_event_whose_type_stands_only_in_its_name_gets_it_in_its_data() -> No
     ]
 
 
+def test_a_piece_that_is_cut_into_lines_is_one_line_to_the_client() -> None:
+    line = (
+        b'data: {"type":"response.output_text.delta",\ndata: "sequence_number":0,"delta":"x"}\n\n'
+    )
+    passed = watching().feed(line)
+    assert passed.count(b"\n") == 3
+    assert [each["delta"] for each in decoded(passed)] == ["x"]
+
+
 def test_an_incomplete_response_is_a_whole_answer() -> None:
     watcher = watching()
     watcher.feed(b"".join(whole("incomplete")))
