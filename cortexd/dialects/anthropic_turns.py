@@ -47,6 +47,7 @@ class Conversation:
         self.left_out: list[str] = []
         self._messages: list[Message] = []
         self._system: list[str] = []
+        self._ends_with_system = bool(turns) and turns[-1].get("role") == "system"
         if system is not None:
             self._add_system(system, "system")
         for position, turn in enumerate(turns):
@@ -62,8 +63,11 @@ class Conversation:
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether the last turn is the beginning of the answer, to be gone on with."""
-        if not self._messages:
+        """Whether the last turn is the beginning of the answer, to be gone on with.
+
+        One that a system turn follows is over, although that one is told before all others.
+        """
+        if not self._messages or self._ends_with_system:
             return False
         last = self._messages[-1]
         return last["role"] == "assistant" and bool(last["content"]) and "tool_calls" not in last

@@ -439,6 +439,8 @@ def test_a_last_turn_of_the_assistant_is_gone_on_with() -> None:
     for content in ([{"type": "text", "text": "Let me see."}, USE], ""):
         last = {"role": "assistant", "content": content}
         assert "continue_final_message" not in chat_of(body_with(messages=[*HI, last]))
+    over = [*prefill, {"role": "system", "content": "Be brief."}]
+    assert "continue_final_message" not in chat_of(body_with(messages=over))
 
 
 @pytest.mark.parametrize(
