@@ -254,7 +254,8 @@ def budget_refusal(
 
 
 _TOO_LARGE: dict[Counted, str] = {
-    "tokens": "It is larger than the whole cap: waiting cannot help, a smaller max_tokens may.",
+    "tokens": "It is larger than the whole cap: waiting cannot help, a shorter prompt or a smaller "
+    "max_tokens may.",
     "requests": "A cap of none lets no request pass: waiting cannot help.",
     "in flight": "A cap of none lets no request pass: waiting cannot help.",
 }
