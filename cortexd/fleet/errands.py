@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cortexd.fleet.orders import Unload, Why
 from cortexd.fleet.planner import Held, Need, Ride
+from cortexd.fleet.residents import reported
 from cortexd.fleet.serving import Unserved
 
 if TYPE_CHECKING:
@@ -200,7 +201,12 @@ class Errands:
             return Hindrance.LOADING
         if stay.is_unserved and name not in self._residents.draining:
             return Hindrance.UNSERVED
-        return Hindrance.IN_USE if stay.in_flight > 0 else None
+        if stay.in_flight > 0:
+            return Hindrance.IN_USE
+        if reported(stay, self._board.view) > 0:
+            self._board.doubt(name)  # what it reports may have ended by now
+            return Hindrance.IN_USE
+        return None
 
     def _give_up(self, errand: Errand, stays: list[Resident], why: str) -> None:
         for stay in stays:

@@ -247,7 +247,7 @@ class FleetOperations:
             neuron.name,
             neuron.healthy,
             draining=neuron.name in parts.residents.draining,
-            in_flight=sum(stay.in_flight for stay in parts.residents.on(neuron.name)),
+            in_flight=parts.residents.in_flight_on(neuron.name),
             breaker=state.value.replace("_", "-"),
             load_cycles=parts.cycles.count(neuron.name),
             restart_advised=parts.cycles.is_restart_advised(neuron.name),

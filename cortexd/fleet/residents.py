@@ -47,8 +47,12 @@ class Resident:
     def __init__(self, residency: Residency, now_ms: int) -> None:
         """It is seen for the first time."""
         self.residency = residency
-        self.loaded_ms = self.last_used_ms = now_ms
         self.in_flight = self.leases = 0
+        self.begin_anew(now_ms)
+
+    def begin_anew(self, now_ms: int) -> None:
+        """It is seen again, after a while: only what it has of requests is as it was."""
+        self.loaded_ms = self.last_used_ms = now_ms
         self.served = self.leaving = False
         self.draining_since_ms: int | None = None
         self.draining_for: ModelId | None = None
@@ -100,12 +104,18 @@ class Resident:
 
 
 class Residents:
-    """All stays. `draining`: neurons that an operator wants empty of requests."""
+    """All stays. `draining`: neurons that an operator wants empty of requests.
+
+    A list can lack for a moment what is there and at work: by a 404 that was about something else,
+    in the middle of a reload. So a stay that is seen no more is remembered for as long as it has
+    requests in flight. They count, and if the model is seen again meanwhile they count for it.
+    """
 
     def __init__(self) -> None:
         """Nothing has been seen yet."""
         self._by_neuron: dict[NeuronName, dict[ModelId, Resident]] = {}
         self._by_model: dict[ModelId, dict[NeuronName, Resident]] = {}
+        self._vanished: dict[NeuronName, dict[ModelId, Resident]] = {}
         self.draining: set[NeuronName] = set()
         self._reopened: set[ModelId] = set()
 
@@ -130,6 +140,7 @@ class Residents:
     def see(self, neuron: NeuronView, now_ms: int) -> tuple[Resident, ...]:
         """Take what a neuron has now; returns the stays that begin with it."""
         before = self._by_neuron.get(neuron.name, {})
+        vanished = self._vanished.get(neuron.name, {})
         after: dict[ModelId, Resident] = {}
         new: list[Resident] = []
         for model in neuron.models.values():
@@ -137,7 +148,8 @@ class Residents:
                 continue
             stay = before.get(model.id)
             if stay is None:
-                stay = Resident((neuron.name, model.id), now_ms)
+                stay = vanished.get(model.id) or Resident((neuron.name, model.id), now_ms)
+                stay.begin_anew(now_ms)
                 self._by_model.setdefault(model.id, {})[neuron.name] = stay
                 new.append(stay)
             after[model.id] = stay
@@ -146,6 +158,11 @@ class Residents:
             if not self._by_model[gone]:
                 del self._by_model[gone]
         self._by_neuron[neuron.name] = after
+        self._vanished[neuron.name] = {
+            id: stay
+            for id, stay in (vanished | before).items()
+            if id not in after and stay.in_flight > 0
+        }
         return tuple(new)
 
     def end_drain(self, stay: Resident) -> None:
@@ -166,8 +183,13 @@ class Residents:
 
     @property
     def in_flight(self) -> int:
-        """Requests that neurons have from us, on stays that are still seen."""
-        return sum(stay.in_flight for stay in self)
+        """Requests that neurons have from us."""
+        return sum(self.in_flight_on(neuron) for neuron in self._by_neuron)
+
+    def in_flight_on(self, neuron: NeuronName) -> int:
+        """Those that this one has, whether or not it lists their models now."""
+        stays = (self._by_neuron.get(neuron, {}), self._vanished.get(neuron, {}))
+        return sum(stay.in_flight for each in stays for stay in each.values())
 
     def uses(self, is_leased: Callable[[Resident], bool]) -> dict[Residency, Use]:
         """What placement has to know of all stays."""

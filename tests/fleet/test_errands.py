@@ -194,6 +194,19 @@ def test_requests_that_do_not_end_keep_a_model_from_being_unloaded() -> None:
     assert isinstance(told.fleet.ask("a"), Serving)
 
 
+def test_what_others_have_in_flight_at_a_neuron_may_end_before_an_unload() -> None:
+    """What the neuron reports counts, and is asked for again when it is all that is in the way."""
+    told = with_a()
+    doubts: list[str] = []
+    told.fleet.board.watch(N, lambda: doubts.append("n"))
+    told.fleet.poll("n", models={ModelId("a"): on("a", in_flight=2)[0]})
+    told.unload("a")
+    assert (told.fleet.orders(), doubts) == ([], ["n"])
+    told.fleet.poll("n", models={ModelId("a"): on("a")[0]})
+    told.fleet.pass_ms(250)
+    assert told.fleet.orders() == [UNLOAD_A]
+
+
 def test_a_load_that_has_to_wait_for_a_neuron_is_looked_at_again() -> None:
     """The neuron has not told yet what it has."""
     told = Told(SmallFleet(neuron("n", 10_000, told=False), models=(A,)))

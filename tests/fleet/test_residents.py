@@ -48,6 +48,35 @@ def test_requests_in_flight_are_counted_and_told_to_placement() -> None:
         stay.end(9)
 
 
+def test_a_stay_that_is_missed_for_a_moment_keeps_its_requests_in_flight() -> None:
+    """Else a model would be unloaded in the middle of answers."""
+    residents = Residents()
+    there = neuron("n", 10_000, has=[on("a")])
+    (stay,) = residents.see(there, 0)
+    stay.begin(1)
+    stay.drain(B, 1, 1)
+    for _ in range(2):
+        residents.see(neuron("n", 10_000), 2)
+        assert residents.get(N, A) is None
+        assert (residents.in_flight, residents.in_flight_on(N)) == (1, 1)
+    assert residents.see(there, 3) == (stay,)
+    assert residents.get(N, A) is stay
+    assert (stay.in_flight, stay.loaded_ms, stay.admits) == (1, 3, True)
+
+
+def test_a_stay_that_is_seen_no_more_is_forgotten_with_its_last_request() -> None:
+    residents = Residents()
+    there = neuron("n", 10_000, has=[on("a")])
+    (stay,) = residents.see(there, 0)
+    stay.begin(1)
+    residents.see(neuron("n", 10_000), 2)
+    stay.end(3)
+    residents.see(neuron("n", 10_000), 4)
+    (other,) = residents.see(there, 5)
+    assert other is not stay
+    assert residents.in_flight_on(NeuronName("elsewhere")) == 0
+
+
 def test_a_lease_protects_until_one_of_those_that_wait_had_something_of_it() -> None:
     stay = Resident((N, A), 0)
     stay.lease(2)
