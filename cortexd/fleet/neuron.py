@@ -7,7 +7,7 @@ httpx comes in here and nowhere else but in the pool's transport.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import httpx
 import trio
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 REPLY_BYTES_MAX = 4 * 1024 * 1024
 """The largest reply to a control call that is read; a larger one is a failed call."""
+
+KEPT_SECONDS = 300
+"""For so long counts what a call told that the rest can do without, while it does not answer."""
+
+_NO_SUCH_CALL = (404, 405, 501)
 
 
 class PollFailed(Exception):
@@ -93,7 +98,11 @@ class NoAnswer(Exception):
 
 
 class Calls:
-    """Requests to one server, with a limit on what is read and none on how long it takes."""
+    """Requests to one server, with a limit on what is read and none on how long it takes.
+
+    What calls told that the rest can do without is kept for a while: one that is slow for once must
+    not read as if there were no limits, no other users and no memory in use.
+    """
 
     def __init__(self, endpoint: str, api_key: Secret | None, pool: Pool) -> None:
         """Send the key, if there is one, with every call to `endpoint`."""
@@ -107,6 +116,19 @@ class Calls:
             trust_env=False,
             timeout=None,
         )
+        self._kept: dict[str, tuple[float, object]] = {}
+        self._withheld: dict[str, None] = {}
+
+    def take_withheld(self) -> tuple[str, ...]:
+        """The calls, since the last time, whose last answer stands for one that did not come."""
+        withheld = tuple(dict.fromkeys(path.partition("?")[0] for path in self._withheld))
+        self._withheld.clear()
+        return withheld
+
+    def forget(self) -> None:
+        """What was told counts no more."""
+        self._kept.clear()
+        self._withheld.clear()
 
     async def get(self, path: str) -> bytes:
         """The body of a 200; anything else raises PollFailed."""
@@ -125,13 +147,40 @@ class Calls:
     async def maybe(
         self, path: str, read: Callable[[bytes], ReadT], *, within_seconds: float
     ) -> ReadT | None:
-        """The same of a call that the rest can do without; None: no answer, or not in time."""
+        """The same of a call that the rest can do without.
+
+        Without an answer in time, its last one of the last `KEPT_SECONDS`, unless the server has
+        no such call any more; None: there is none.
+        """
         with trio.move_on_after(within_seconds):
             try:
-                return read(await self.get(path))
-            except (PollFailed, Garbage):
-                return None
-        return None
+                told = read(await self.get(path))
+            except PollFailed as failed:
+                if failed.status in _NO_SUCH_CALL:
+                    self._kept.pop(path, None)
+            except Garbage:
+                pass
+            else:
+                self._keep(path, told)
+                return told
+        return cast("ReadT | None", self._last_told(path))
+
+    def _keep(self, path: str, told: object) -> None:
+        now = trio.current_time()
+        self._kept[path] = now, told
+        self._withheld.pop(path, None)
+        for old in [each for each, (at, _) in self._kept.items() if at + KEPT_SECONDS < now]:
+            del self._kept[old]
+
+    def _last_told(self, path: str) -> object:
+        if path not in self._kept:
+            return None
+        at, told = self._kept[path]
+        if at + KEPT_SECONDS < trio.current_time():
+            del self._kept[path]
+            return None
+        self._withheld[path] = None
+        return told
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Status and whole body of the answer; raises NoAnswer."""

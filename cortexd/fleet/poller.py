@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cortexd.fleet.engines.controls import control_of
-from cortexd.fleet.neuron import Control, PollFailed
+from cortexd.fleet.neuron import KEPT_SECONDS, Control, PollFailed
 from cortexd.fleet.view import Missed, NeuronName, NeuronView, Report, fold
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ async def _poll(name: NeuronName, control: Control, board: Board, misses_max: in
 def _tell(before: NeuronView, after: NeuronView, misses_max: int) -> None:
     """Log what has changed. An error says what to do."""
     if after.misses == 0:
+        _tell_what_is_withheld(before, after)
         if not before.healthy or before.misses:
             log.info(
                 "event=neuron_healthy neuron=%s models=%d after_misses=%d",
@@ -117,3 +118,14 @@ def _tell(before: NeuronView, after: NeuronView, misses_max: int) -> None:
         )
     elif after.misses == 1:
         log.warning('event=neuron_missed neuron=%s reason="%s"', after.name, after.reason)
+
+
+def _tell_what_is_withheld(before: NeuronView, after: NeuronView) -> None:
+    for call in set(after.withheld).difference(before.withheld):
+        log.warning(
+            "event=neuron_withholds neuron=%s call=%s kept_seconds=%d "
+            'do="see why it does not answer that in time: what it told there last counts for now"',
+            after.name,
+            call,
+            KEPT_SECONDS,
+        )

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 NeuronName = NewType("NeuronName", str)
 
+HEALTH = "/health"
+"""The call in which a neuron of kind `neuron` tells of its memory."""
+
 NEURON_UNHEALTHY = Servable(ok=False, reason="neuron_unhealthy")
 """What is said of the models of a neuron that no longer answers."""
 
@@ -108,8 +111,9 @@ class DeviceView(msgspec.Struct, frozen=True):
 class NeuronView(msgspec.Struct, frozen=True):
     """What is known of one neuron. `misses`: failed polls in a row, the last one's `reason`.
 
-    `healthy` is false until the first answer. `is_stale`: something left it since the last poll, so
-    what it says of its memory is of before. `discovery`, `activation` and `uptime_seconds` are
+    `healthy` is false until the first answer. `is_stale`: something left it since it last told of
+    its memory, so that is of before. `withheld`: calls that did not answer the last poll, so what
+    they told before stands. `discovery`, `activation` and `uptime_seconds` are
     None while unknown, and always for a kind that cannot tell. `anthropic`: as configured.
     """
 
@@ -125,6 +129,7 @@ class NeuronView(msgspec.Struct, frozen=True):
     activation: Activation | None = None
     uptime_seconds: float | None = None
     is_stale: bool = False
+    withheld: tuple[str, ...] = ()
     anthropic: bool = False
 
 
@@ -135,9 +140,10 @@ class FleetView(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told this time.
+    """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told for long.
 
-    `loads`: how busy models are, where something else than `health` tells.
+    `loads`: how busy models are, where something else than `health` tells. `withheld`: calls that
+    did not answer this time; what they told a while ago stands in for it.
     """
 
     models: tuple[ModelReport, ...]
@@ -145,6 +151,7 @@ class Answered(msgspec.Struct, frozen=True):
     health: Health | None = None
     discovery: Discovery | None = None
     loads: tuple[ModelLoad, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -202,6 +209,8 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         discovery=discovery,
         activation=health.activation if health else None,
         uptime_seconds=health.uptime_secs if health else None,
+        is_stale=neuron.is_stale and HEALTH in report.withheld,
+        withheld=report.withheld,
         anthropic=neuron.anthropic,
     )
 

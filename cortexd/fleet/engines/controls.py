@@ -71,7 +71,7 @@ def control_of(neuron: Neuron, pool: Pool, *, timeout_seconds: float) -> Control
 
 
 class EngineControl:
-    """The control client over an adapter. Remembers nothing."""
+    """The control client over an adapter."""
 
     def __init__(self, engine: Engine, calls: Calls, timeout_seconds: float) -> None:
         """Nothing is asked yet. `calls` are the engine's, and closed in the end."""
@@ -90,7 +90,8 @@ class EngineControl:
         raise PollFailed(f"no answer within {self._timeout_seconds:g} s")
 
     def forget(self) -> None:
-        """See `Control`. Nothing is asked once."""
+        """See `Control`. Nothing is asked once, but what was told before is out of date."""
+        self._calls.forget()
 
     def forget_endpoints(self, models: Iterable[ModelId]) -> None:
         """See `Control`. The address is the configured one."""
@@ -99,6 +100,7 @@ class EngineControl:
         """See `Control`. Done when the engine lists the model as loaded."""
         await trio.lowlevel.checkpoint()
         await self._begin_load(spec)
+        self._calls.forget()
         began, looks, pause = False, 0, FIRST_LOOK_SECONDS
         while True:
             report = await self._report(spec.model)
@@ -133,6 +135,7 @@ class EngineControl:
         """See `Control`. Done when the engine lists the model as anything but loaded."""
         await trio.lowlevel.checkpoint()
         await self._engine.begin_unload(model)
+        self._calls.forget()
         pause = FIRST_LOOK_SECONDS
         while True:
             report = await self._report(model)

@@ -44,7 +44,8 @@ class Engine(ABC):
 
     `look` raises PollFailed or Garbage. `begin_load` and `begin_unload` return once the engine has
     said yes, also if there was nothing to do, and raise LoadFailed or UnloadFailed; a load also
-    NotNow. None of them bounds its time. Nothing is remembered between calls.
+    NotNow. None of them bounds its time. Nothing is remembered between calls, but for what `maybe`
+    keeps.
     """
 
     kind: ClassVar[NeuronKind]
@@ -79,7 +80,7 @@ class Engine(ABC):
     async def maybe(
         self, path: str, read: Callable[[bytes], ReadT], *, among: int = 1
     ) -> ReadT | None:
-        """What a call tells that the rest can do without; None: nothing.
+        """What a call tells that the rest can do without, now or a while ago; None: nothing.
 
         `among` so many calls of its kind it has the time of one.
         """
@@ -99,7 +100,10 @@ class Engine(ABC):
         """A poll that succeeded: every model is asked at the configured address."""
         found = tuple(models)
         return Answered(
-            found, dict.fromkeys((model.id for model in found), self.base_url), loads=tuple(loads)
+            found,
+            dict.fromkeys((model.id for model in found), self.base_url),
+            loads=tuple(loads),
+            withheld=self.calls.take_withheld(),
         )
 
     async def told_to_load(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:

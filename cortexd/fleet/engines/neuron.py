@@ -35,7 +35,7 @@ from cortexd.fleet.reports import (
     read_health,
     read_models,
 )
-from cortexd.fleet.view import Answered, status_of
+from cortexd.fleet.view import HEALTH, Answered, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,18 +70,19 @@ class NeuronControl:
         if models is None:
             raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
         endpoints = dict.fromkeys(unnamed, self._configured) | self._endpoints
-        return Answered(tuple(models), endpoints, health, self._discovery)
+        withheld = self._calls.take_withheld()
+        return Answered(tuple(models), endpoints, health, self._discovery, withheld=withheld)
 
     async def _health(self) -> Health | None:
-        """How busy it is, if it says so in half of the time a poll has."""
+        """How busy it is, if it says so in half of the time a poll has, or did a while ago."""
         seconds = self._timeout_seconds / 2
-        return await self._calls.maybe("/health", read_health, within_seconds=seconds)
+        return await self._calls.maybe(HEALTH, read_health, within_seconds=seconds)
 
     def _notice_a_restart(self, health: Health | None) -> None:
         """A neuron that has been up for less time than before may have its models elsewhere now."""
         if health is not None:
             if health.uptime_secs < self._uptime_seconds:
-                self.forget()
+                self._forget_what_is_asked_once()
             self._uptime_seconds = health.uptime_secs
 
     async def _look_up(self, models: Sequence[ModelReport]) -> Sequence[ModelId]:
@@ -119,6 +120,10 @@ class NeuronControl:
 
     def forget(self) -> None:
         """See `Control`."""
+        self._forget_what_is_asked_once()
+        self._calls.forget()
+
+    def _forget_what_is_asked_once(self) -> None:
         self._endpoints.clear()
         self._discovery = None
 

@@ -18,6 +18,7 @@ from tests.fleet.engines.recorded import (
     looked,
     spec,
     states,
+    view_of,
 )
 
 MODELS: Reply = (
@@ -82,6 +83,20 @@ async def test_a_silent_extra_costs_a_share_of_the_time_and_not_the_poll(pool: P
     async with engine("llama-server", recorded, pool, timeout_seconds=0.4) as (control, _):
         answered = await control.poll()
     assert [load.max_in_flight for load in answered.loads] == [2]
+
+
+async def test_what_extras_told_stands_while_they_fail(pool: Pool) -> None:
+    """Else all that waits is sent to its slots at once."""
+    recorded = Recorded(ALL)
+    async with engine("llama-server", recorded, pool) as (control, neuron):
+        before = view_of(neuron, await control.poll())
+        down = (500, '{"error":{"message":"busy"}}')
+        recorded.replies.update({path: down for path in ALL if path != "GET /v1/models"})
+        answered = await control.poll()
+        assert view_of(neuron, answered).models == before.models
+        assert answered.withheld == ("/props", "/slots", "/metrics")
+        control.forget()
+        assert load(view_of(neuron, await control.poll()), "endless") == ModelLoad("endless")
 
 
 async def test_a_sleeping_server_can_serve_and_is_not_asked_what_might_wake_it(pool: Pool) -> None:
