@@ -39,10 +39,16 @@ class Hindrance(enum.Enum):
     UNSERVED = "it was loaded for requests that have got nothing yet"
 
 
-class Errand:
-    """One errand. `failed` None at the end: it is done. `notify` is called once, at the end."""
+_LISTED_STILL = "its neuron says that it is unloaded, and lists it still"
 
-    __slots__ = ("failed", "is_over", "model", "neuron", "notify", "since_ms")
+
+class Errand:
+    """One errand. `failed` None at the end: it is done. `notify` is called once, at the end.
+
+    `leaving`, of an unload: the stays that were told to go, and None where one is gone.
+    """
+
+    __slots__ = ("failed", "is_over", "leaving", "model", "neuron", "notify", "since_ms")
 
     def __init__(
         self, model: ModelId, neuron: NeuronName | None, since_ms: int, notify: Callable[[], None]
@@ -52,6 +58,7 @@ class Errand:
         self.neuron = neuron
         self.since_ms = since_ms
         self.notify = notify
+        self.leaving: dict[NeuronName, Resident | None] = {}
         self.failed: Unserved | str | None = None
         self.is_over = False
 
@@ -167,30 +174,50 @@ class Errands:
                 again_ms.append(now_ms + 4 * LOOK_AGAIN_MS)
 
     def _step_unload(self, errand: Errand, now_ms: int, again_ms: list[int]) -> None:
-        stays = self._stays(errand)
-        if not stays:
-            self._unloads.remove(errand)
-            errand.end()
+        self._note_the_gone(errand, now_ms)
+        for stay in self._stays(errand):
+            why = self._take_out(errand, stay, now_ms)
+            if why is not None:
+                self._give_up(errand, why)
+                return
+        if self._stays(errand) or any(stay is not None for stay in errand.leaving.values()):
+            again_ms.append(now_ms + LOOK_AGAIN_MS)
             return
-        neurons = self._board.view.neurons
-        for stay in stays:
-            neuron = neurons[stay.residency[0]]
-            if neuron.kind == "openai":
-                self._give_up(errand, stays, f"{neuron.name} cannot unload models")
-                return
-            if stay.leaving:
-                continue
-            hindrance = self._hindrance(stay)
-            if hindrance is not Hindrance.UNSERVED:
-                stay.unload_until_ms = errand.since_ms + UNLOAD_PATIENCE_MS
-            if hindrance is None:
-                stay.leaving = True
-                self._orders.append(Unload(*stay.residency, Why.OPERATOR))
-            elif now_ms >= errand.since_ms + UNLOAD_PATIENCE_MS:
-                seconds = UNLOAD_PATIENCE_MS // 1000
-                self._give_up(errand, stays, f"{hindrance.value}, for {seconds} s")
-                return
-        again_ms.append(now_ms + LOOK_AGAIN_MS)
+        self._unloads.remove(errand)
+        errand.end()
+
+    def _note_the_gone(self, errand: Errand, now_ms: int) -> None:
+        """A stay is gone when a poll after its unload does not show it, or does not come in time;
+        or when somebody has had its model loaded there again.
+        """
+        is_late = now_ms >= errand.since_ms + UNLOAD_PATIENCE_MS
+        for name in errand.leaving:
+            is_listed = self._residents.get(name, errand.model) is not None
+            is_told = is_late or not self._board.view.neurons[name].is_stale
+            is_loaded_again = self._planner.loads_there((name, errand.model))
+            if is_loaded_again or (is_told and not is_listed):
+                errand.leaving[name] = None
+
+    def _take_out(self, errand: Errand, stay: Resident, now_ms: int) -> str | None:
+        """Have a stay leave, once, as soon as it can; returns why it is not to be waited for."""
+        neuron = self._board.view.neurons[stay.residency[0]]
+        if neuron.kind == "openai":
+            return f"{neuron.name} cannot unload models"
+        if stay.leaving:
+            errand.leaving[neuron.name] = stay
+            return None
+        if errand.leaving.get(neuron.name, stay) is not stay:
+            return _LISTED_STILL
+        hindrance = self._hindrance(stay)
+        if hindrance is not Hindrance.UNSERVED:
+            stay.unload_until_ms = errand.since_ms + UNLOAD_PATIENCE_MS
+        if hindrance is None:
+            stay.leaving = True
+            errand.leaving[neuron.name] = stay
+            self._orders.append(Unload(*stay.residency, Why.OPERATOR))
+        elif now_ms >= errand.since_ms + UNLOAD_PATIENCE_MS:
+            return f"{hindrance.value}, for {UNLOAD_PATIENCE_MS // 1000} s"
+        return None
 
     def _hindrance(self, stay: Resident) -> Hindrance | None:
         """What keeps a stay from leaving now; None: nothing."""
@@ -208,17 +235,19 @@ class Errands:
             return Hindrance.IN_USE
         return None
 
-    def _give_up(self, errand: Errand, stays: list[Resident], why: str) -> None:
-        for stay in stays:
+    def _give_up(self, errand: Errand, why: str) -> None:
+        for stay in self._stays(errand):
             self._residents.end_unload(stay)
         self._unloads.remove(errand)
         errand.end(why)
 
     def _stays(self, errand: Errand) -> list[Resident]:
+        """Where its model is that it is about; an unload takes it out of each neuron once."""
+        gone = {name for name, stay in errand.leaving.items() if stay is None}
         return [
             stay
             for stay in self._residents.of(errand.model)
-            if errand.neuron in (None, stay.residency[0])
+            if errand.neuron in (None, stay.residency[0]) and stay.residency[0] not in gone
         ]
 
     def _can_serve(self, stay: Resident) -> bool:

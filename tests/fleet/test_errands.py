@@ -173,6 +173,74 @@ def test_an_unload_that_is_sent_is_not_sent_again_and_ends_when_the_model_is_gon
     assert (errand.is_over, errand.failed) == (True, None)
 
 
+def unloaded(told: Told) -> None:
+    """The neuron has done what it was told, as it says."""
+    told.fleet.outcomes.unload_ended(N, ModelId("a"), Why.OPERATOR, None, told.fleet.now_ms)
+
+
+def test_an_unload_is_done_when_a_poll_after_it_does_not_show_the_model() -> None:
+    told = with_a()
+    errand = told.unload("a")
+    unloaded(told)
+    told.fleet.pass_ms(1_000)
+    assert not errand.is_over
+    told.fleet.poll("n")
+    told.fleet.pass_ms(250)
+    assert (errand.is_over, errand.failed) == (True, None)
+
+
+def test_a_neuron_that_lists_what_it_says_is_unloaded_is_told_once() -> None:
+    """It would be told several times a second, for ever, and each time counted as a cycle."""
+    told = with_a()
+    errand, other = told.unload("a"), told.unload("a")
+    assert told.fleet.orders() == [UNLOAD_A]
+    unloaded(told)
+    told.fleet.show("n", "a")
+    told.fleet.pass_ms(250)
+    assert errand.failed == other.failed
+    assert errand.failed == "its neuron says that it is unloaded, and lists it still"
+    told.fleet.pass_ms(120_000)
+    assert (told.fleet.orders(), told.fleet.parts.cycles.count(N)) == ([], 1)
+    assert isinstance(told.fleet.ask("a"), Serving)
+
+
+def test_an_unload_ends_although_its_neuron_is_not_heard_of_after_it() -> None:
+    told = with_a()
+    errand = told.unload("a")
+    unloaded(told)
+    told.fleet.pass_ms(60_000)
+    assert (errand.is_over, errand.failed) == (True, None)
+
+
+def test_what_is_loaded_again_after_an_unload_was_unloaded() -> None:
+    """The engine makes room by itself, so that a load need not wait for a poll."""
+    fleet = SmallFleet(neuron("n", 10_000, has=[on("a")], kind="ollama"), models=(A,))
+    told = Told(fleet)
+    errand = told.unload("a")
+    assert fleet.orders() == [UNLOAD_A]
+    unloaded(told)
+    fleet.wait("a")
+    order = fleet.only_load()
+    fleet.show("n", "a")
+    fleet.pass_ms(250)
+    assert (errand.is_over, errand.failed) == (True, None)
+    fleet.carry_out(order)
+
+
+def test_an_unload_from_everywhere_takes_each_copy_out_once() -> None:
+    told = Told(SmallFleet(*(neuron(each, 10_000, has=[on("a")]) for each in "no"), models=(A,)))
+    errand = told.unload("a")
+    first, second = told.fleet.orders()
+    told.fleet.carry_out(first)
+    told.fleet.pass_ms(250)
+    told.fleet.show("n", "a")
+    told.fleet.pass_ms(250)
+    assert not errand.is_over
+    told.fleet.carry_out(second)
+    told.fleet.pass_ms(250)
+    assert (errand.is_over, errand.failed, told.fleet.orders()) == (True, None, [])
+
+
 def test_an_unload_that_fails_is_told_and_the_model_serves_on() -> None:
     told = with_a()
     errand = told.unload("a")

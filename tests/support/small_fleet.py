@@ -137,6 +137,7 @@ class SmallFleet:
                 self.show(order.neuron, order.spec.model, devices=order.spec.devices)
             case Unload():
                 self.outcomes.unload_ended(order.neuron, order.model, order.why, None, self.now_ms)
+                self.poll(order.neuron)
             case Wake():
                 pass
 
