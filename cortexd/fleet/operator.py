@@ -183,6 +183,8 @@ class FleetOperations:
             status = "unloading"
         elif not model.is_servable:
             status, note = "unavailable", "its neuron says that it cannot serve it"
+        elif model.unaddressed:
+            note = "its neuron does not say at which address it is"
         elif stay is not None and not stay.admits:
             note = "takes no more requests: it is to leave"
         is_idle = stay is not None and stay.in_flight == 0

@@ -71,6 +71,7 @@ class Why(enum.Enum):
     UNLOADING = "it is being unloaded"
     WARMING_UP = "the neuron is still loading models of its own"
     NOT_KNOWN_YET = "the neuron has not told yet what cards it has, or how much of them is free"
+    NO_ADDRESS = "it is loaded, but the neuron does not say at which address"
     UNSERVABLE = "it is loaded, but the neuron cannot serve it"
     OUTRANKED = "the models in its place are of a higher residency class"
     NO_ROOM = "other programs, or models beyond their vram_mb, hold the memory"
@@ -164,7 +165,7 @@ def _nearness(neuron: NeuronView, model: ModelId, books: Books) -> _Nearness | N
     status = Status.UNLOADED if offer is None else offer.status
     if offer is not None and offer.can_serve:
         return _Nearness.SERVES
-    if status is Status.RECOVERING:
+    if status is Status.RECOVERING or (offer is not None and offer.awaits_address):
         return _Nearness.RECOVERS
     if status in (Status.LOADING, Status.RELOADING) or _warms_up(neuron, model, books):
         return _Nearness.LOADS
@@ -212,7 +213,7 @@ def _hindrance(neuron: NeuronView, model: ModelId, books: Books) -> Why | None:
     if books.is_leaving(neuron.name, model):
         return Why.UNLOADING
     if offer is not None and offer.status is not Status.UNLOADED:
-        return Why.UNSERVABLE
+        return Why.NO_ADDRESS if offer.is_servable and offer.unaddressed else Why.UNSERVABLE
     if places_itself(neuron.kind):
         return None
     if neuron.discovery is None or neuron.is_stale:

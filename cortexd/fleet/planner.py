@@ -41,6 +41,7 @@ IDLE_LOOK_MS = 1_000
 """Least time between two looks for what is idle, while something is due that cannot go yet."""
 
 _SWAPPABLE = (Hindrance.IN_USE, Hindrance.TOO_YOUNG)
+_UNSERVABLE = (Hindrance.NO_ADDRESS, Hindrance.UNSERVABLE)
 _NO_ROOM = (Hindrance.OUTRANKED, Hindrance.NO_ROOM)
 
 
@@ -262,7 +263,7 @@ class Planner:
         if busy.why in _NO_ROOM:
             woken = self._woken(need, situation.now_ms)
             return woken or Unserved(Cause.NO_ROOM, busy.why.value)
-        if busy.why is Hindrance.UNSERVABLE:
+        if busy.why in _UNSERVABLE:
             return Unserved(Cause.UNSERVABLE, busy.why.value)
         return Held()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cortexd.fleet.engines.controls import control_of
+from cortexd.fleet.load_calls import shown
 from cortexd.fleet.neuron import KEPT_SECONDS, Control, PollFailed
 from cortexd.fleet.view import Missed, NeuronName, NeuronView, Report, fold
 
@@ -100,6 +101,7 @@ def _tell(before: NeuronView, after: NeuronView, misses_max: int) -> None:
     """Log what has changed. An error says what to do."""
     if after.misses == 0:
         _tell_what_is_withheld(before, after)
+        _tell_who_has_no_address(before, after)
         if not before.healthy or before.misses:
             log.info(
                 "event=neuron_healthy neuron=%s models=%d after_misses=%d",
@@ -129,3 +131,15 @@ def _tell_what_is_withheld(before: NeuronView, after: NeuronView) -> None:
             call,
             KEPT_SECONDS,
         )
+
+
+def _tell_who_has_no_address(before: NeuronView, after: NeuronView) -> None:
+    for model in after.models.values():
+        known = before.models.get(model.id)
+        if model.unaddressed and not (known and known.unaddressed):
+            log.warning(
+                "event=address_unknown neuron=%s model=%s "
+                'do="if it stays so, see what the neuron answers to /models/{id}/endpoint"',
+                after.name,
+                shown(model.id),
+            )

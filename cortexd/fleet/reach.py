@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cortexd.fleet.feasibility import Reason
-from cortexd.fleet.placement import Infeasible, Kind
+from cortexd.fleet.placement import Infeasible, Kind, Why
 from cortexd.fleet.serving import Cause, Unserved
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def _not_in_the_catalogue(model: ModelId, view: FleetView, draining: Set[NeuronN
         return Unserved(Cause.UNHEALTHY, _ONLY_UNHEALTHY)
     if all(neuron.name in draining for neuron in healthy):
         return Unserved(Cause.DRAINING, _ONLY_DRAINING)
-    if any(neuron.models[model].status.resident for neuron in healthy):
+    there = [neuron.models[model] for neuron in healthy if neuron.models[model].status.resident]
+    if any(each.is_servable and each.unaddressed for each in there):
+        return Unserved(Cause.UNSERVABLE, Why.NO_ADDRESS.value)
+    if there:
         return Unserved(Cause.UNSERVABLE, "its neuron says that it cannot answer")
     return Unserved(Cause.NOWHERE, _NOT_IN_CATALOGUE)

@@ -34,6 +34,9 @@ NeuronName = NewType("NeuronName", str)
 HEALTH = "/health"
 """The call in which a neuron of kind `neuron` tells of its memory."""
 
+UNTOLD_POLLS_MAX = 12
+"""After so many polls in a row nobody waits any more for what a neuron does not tell: a minute."""
+
 NEURON_UNHEALTHY = Servable(ok=False, reason="neuron_unhealthy")
 """What is said of the models of a neuron that no longer answers."""
 
@@ -66,7 +69,8 @@ class ModelView(msgspec.Struct, frozen=True):
 
     `servable` None: nothing speaks against it. `base_url` (no trailing slash) is what `/v1/...` is
     appended to; None: not known, so it cannot be asked. Limits are None where the neuron is silent.
-    `asleep`: loaded, and slow with its next answer.
+    `asleep`: loaded, and slow with its next answer. `unaddressed`: polls in a row that showed it
+    loaded and did not tell its address.
     """
 
     id: ModelId
@@ -83,6 +87,7 @@ class ModelView(msgspec.Struct, frozen=True):
     devices: tuple[int, ...] = ()
     vram_used_mb: int | None = None
     asleep: bool = False
+    unaddressed: int = 0
 
     @property
     def can_serve(self) -> bool:
@@ -93,6 +98,11 @@ class ModelView(msgspec.Struct, frozen=True):
     def is_servable(self) -> bool:
         """Whether the neuron says that it can answer, once loaded."""
         return self.servable is None or self.servable.ok
+
+    @property
+    def awaits_address(self) -> bool:
+        """Whether it is there, and its neuron will say where it is reached in a moment."""
+        return self.is_servable and 0 < self.unaddressed <= UNTOLD_POLLS_MAX
 
 
 class DeviceView(msgspec.Struct, frozen=True):
@@ -202,7 +212,12 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         endpoint=neuron.endpoint,
         healthy=True,
         models={
-            model.id: _model(model, loads.get(model.id), report.endpoints.get(model.id))
+            model.id: _model(
+                model,
+                loads.get(model.id),
+                report.endpoints.get(model.id),
+                neuron.models.get(model.id),
+            )
             for model in report.models
         },
         devices=_devices(discovery.devices if discovery else (), health.devices if health else ()),
@@ -215,10 +230,16 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
     )
 
 
-def _model(said: ModelReport, load: ModelLoad | None, base_url: str | None) -> ModelView:
+def _model(
+    said: ModelReport, load: ModelLoad | None, base_url: str | None, before: ModelView | None
+) -> ModelView:
+    status = status_of(said.status)
+    unaddressed = 0
+    if status is Status.LOADED and base_url is None:
+        unaddressed = 1 + (before.unaddressed if before else 0)
     return ModelView(
         id=said.id,
-        status=status_of(said.status),
+        status=status,
         load=load or ModelLoad(said.id),
         base_url=base_url,
         servable=said.servable,
@@ -231,6 +252,7 @@ def _model(said: ModelReport, load: ModelLoad | None, base_url: str | None) -> M
         devices=said.devices,
         vram_used_mb=said.vram_used_mb,
         asleep=said.asleep,
+        unaddressed=unaddressed,
     )
 
 

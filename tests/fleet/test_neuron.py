@@ -50,10 +50,40 @@ async def test_silent_health_costs_half_of_the_time_and_not_the_addresses(
 
 
 async def test_a_silent_discovery_costs_the_discovery_only(pool: Pool, mock_clock: Clock) -> None:
-    answered = await poll_with_a_silent("/discovery", pool, mock_clock, silent_seconds=2)
+    answered = await poll_with_a_silent("/discovery", pool, mock_clock, silent_seconds=0.5)
     assert answered.health is not None
     assert answered.discovery is None
     assert answered.endpoints == {A: "http://127.0.0.1:8001"}
+
+
+async def test_a_silent_address_costs_no_other_model_its_own_and_is_asked_for_last(
+    pool: Pool, mock_clock: Clock
+) -> None:
+    """Else one model that hangs keeps all later ones of its neuron from being served, for ever."""
+    talk = Talk()
+    talk.replies["/models"] = ok(b'[{"id":"org/a"},{"id":"b"}]')
+    talk.replies["/models/org%2Fa/endpoint"] = b""
+    talk.replies["/models/b/endpoint"] = ok(b'{"url":"http://localhost:8002"}')
+    async with scripted(talk.script, within_seconds=60) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+        for turn in (1, 2):
+            answers: list[Answered] = []
+
+            async def poll(answers: list[Answered] = answers) -> None:
+                answers.append(await control.poll())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poll, name="poll")
+                while talk.hits["/models/org%2Fa/endpoint"] < turn:
+                    await trio.testing.wait_all_tasks_blocked()
+                mock_clock.jump(0.5)
+            assert answers[0].endpoints == {ModelId("b"): "http://127.0.0.1:8002"}
+            assert answers[0].discovery is not None
+            control.forget_endpoints([ModelId("b")])
+        await control.aclose()
+    asked = [request.split()[1] for request in talk.asked if b"/endpoint" in request]
+    a, b = b"/models/org%2Fa/endpoint", b"/models/b/endpoint"
+    assert asked == [a, b, b, a]
 
 
 @pytest.mark.parametrize(

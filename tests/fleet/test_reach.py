@@ -1,5 +1,6 @@
 """What is told of a model that no healthy neuron could load."""
 
+import msgspec
 import pytest
 
 from cortexd.fleet.feasibility import Reason
@@ -58,3 +59,10 @@ def test_a_model_that_only_neurons_may_know_is_unknown_only_when_all_were_heard(
 ) -> None:
     """A 404 makes clients give a model up, so it must not come of a neuron that is merely late."""
     assert told(Infeasible(Kind.UNKNOWN), *neurons, draining=draining).cause is cause
+
+
+def test_a_model_without_an_address_is_not_said_to_be_ill() -> None:
+    view = neuron("n", 10_000, has=[on("a")])
+    lost = msgspec.structs.replace(view.models[A], base_url=None, unaddressed=20)
+    lacking = msgspec.structs.replace(view, models={A: lost})
+    assert "does not say at which address" in told(Infeasible(Kind.UNKNOWN), lacking).why

@@ -25,6 +25,7 @@ from cortexd.fleet.reports import (
 )
 from cortexd.fleet.view import (
     NEURON_UNHEALTHY,
+    UNTOLD_POLLS_MAX,
     Answered,
     DeviceView,
     Missed,
@@ -118,6 +119,17 @@ def test_a_model_that_is_no_longer_listed_is_gone() -> None:
 
 def test_a_model_without_an_address_cannot_serve() -> None:
     assert not beast(Answered((ModelReport(A, "loaded"),))).models[A].can_serve
+
+
+def test_an_address_is_awaited_for_some_polls_in_a_row() -> None:
+    unnamed = Answered((ModelReport(A, "loaded"),))
+    most = beast(*[unnamed] * UNTOLD_POLLS_MAX).models[A]
+    assert (most.unaddressed, most.awaits_address) == (UNTOLD_POLLS_MAX, True)
+    assert not beast(*[unnamed] * (UNTOLD_POLLS_MAX + 1)).models[A].awaits_address
+    assert beast(unnamed, ANSWERED, unnamed).models[A].unaddressed == 1
+    assert not beast(ANSWERED).models[A].awaits_address
+    ill = Answered((ModelReport(A, "loaded", servable=Servable(False)), ModelReport(B, "loading")))
+    assert not any(each.awaits_address for each in beast(ill).models.values())
 
 
 @pytest.mark.parametrize("status", ["recovering", "loading", "reloading", "unloaded"])

@@ -115,3 +115,18 @@ async def test_memory_told_before_a_model_left_is_of_before_until_it_is_told_aga
         assert (view.models, view.devices, view.is_stale) == ({}, FULL, True)
         talk.replies["/health"] = HEALTH
         assert not (await poller.next()).is_stale
+
+
+async def test_a_model_whose_address_is_not_told_is_logged_once(
+    pool: Pool, mock_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "cortexd.fleet")
+    talk = Talk()
+    talk.replies["/models/org%2Fa/endpoint"] = FAILS
+    async with (
+        scripted(talk.script, within_seconds=60) as neuron,
+        polled(beast(neuron.url), pool, mock_clock) as poller,
+    ):
+        assert (await poller.next()).models[A].unaddressed == 2
+    told = [each.getMessage().split(" do=")[0] for each in caplog.records]
+    assert told == ["event=address_unknown neuron=beast model=org/a"]

@@ -1,7 +1,8 @@
 """Kind `neuron`: hosts that speak the neuron protocol.
 
 Owns which read calls a poll is made of, and what is asked only once. Of a poll only the model list
-is essential: a neuron that serves models is up, whatever else it withholds. Refuses to know when
+is essential: a neuron that serves models is up, whatever else it withholds, and each of the other
+calls has a share of the time, so that none that hangs takes it from the rest. Refuses to know when
 polls are due, what is to be loaded and what follows from either.
 """
 
@@ -49,10 +50,9 @@ class NeuronControl:
 
     def __init__(self, neuron: Neuron, pool: Pool, timeout_seconds: float) -> None:
         """Nothing is asked yet."""
-        self._configured = neuron.endpoint
         self._calls = Calls(neuron.endpoint, neuron.api_key, pool)
         self._timeout_seconds = timeout_seconds
-        self._endpoints: dict[ModelId, str] = {}
+        self._addresses = _Addresses(self._calls, neuron.endpoint, timeout_seconds / 4)
         self._discovery: Discovery | None = None
         self._uptime_seconds = 0.0
 
@@ -60,18 +60,21 @@ class NeuronControl:
         """See `Control`."""
         models: Sequence[ModelReport] | None = None
         health: Health | None = None
-        unnamed: Sequence[ModelId] = ()
         with trio.move_on_after(self._timeout_seconds):
             models = await self._calls.read("/models", _listed)
             health = await self._health()
             self._notice_a_restart(health)
-            unnamed = await self._look_up(models)
             await self._discover()
+            await self._addresses.look_up(models)
         if models is None:
             raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
-        endpoints = dict.fromkeys(unnamed, self._configured) | self._endpoints
-        withheld = self._calls.take_withheld()
-        return Answered(tuple(models), endpoints, health, self._discovery, withheld=withheld)
+        return Answered(
+            tuple(models),
+            self._addresses.by_model,
+            health,
+            self._discovery,
+            withheld=self._calls.take_withheld(),
+        )
 
     async def _health(self) -> Health | None:
         """How busy it is, if it says so in half of the time a poll has, or did a while ago."""
@@ -85,36 +88,12 @@ class NeuronControl:
                 self._forget_what_is_asked_once()
             self._uptime_seconds = health.uptime_secs
 
-    async def _look_up(self, models: Sequence[ModelReport]) -> Sequence[ModelId]:
-        """Learn the addresses of models that have just been loaded; forget those that went.
-
-        Returns the models that it lists without knowing an address for them (404). They are tried
-        where the neuron itself is, and asked for again at the next poll: either the neuron has no
-        such call, or it is not quite ready and will send the request on to another.
-        """
-        unnamed: list[ModelId] = []
-        resident = [model.id for model in models if status_of(model.status).resident]
-        for gone in self._endpoints.keys() - set(resident):
-            del self._endpoints[gone]
-        for model in resident:
-            if model in self._endpoints:
-                continue
-            try:
-                body = await self._calls.get(f"/models/{quote(model, safe='')}/endpoint")
-                url = reachable_from_here(read_endpoint(body), configured=self._configured)
-            except PollFailed as failed:
-                if failed.status == 404:
-                    unnamed.append(model)
-            except (Garbage, ValueError):
-                continue
-            else:
-                self._endpoints[model] = url
-        return unnamed
-
     async def _discover(self) -> None:
-        if self._discovery is None or self._discovery.max_prompt_tokens == 0:
+        if self._discovery is not None and self._discovery.max_prompt_tokens > 0:
+            return
+        with trio.move_on_after(self._timeout_seconds / 4):
             try:
-                self._discovery = read_discovery(await self._calls.get("/discovery"))
+                self._discovery = await self._calls.read("/discovery", read_discovery)
             except (PollFailed, Garbage):
                 return
 
@@ -124,13 +103,12 @@ class NeuronControl:
         self._calls.forget()
 
     def _forget_what_is_asked_once(self) -> None:
-        self._endpoints.clear()
+        self._addresses.forget()
         self._discovery = None
 
     def forget_endpoints(self, models: Iterable[ModelId]) -> None:
         """See `Control`."""
-        for model in models:
-            self._endpoints.pop(model, None)
+        self._addresses.forget(models)
 
     async def load(self, spec: LoadSpec) -> None:
         """See `Control`."""
@@ -172,3 +150,65 @@ def _listed(body: bytes) -> Sequence[ModelReport]:
         return read_models(body)
     except Garbage as garbage:
         raise PollFailed(f"the model list is no model list: {garbage.reason}") from None
+
+
+class _Addresses:
+    """Where the models of a neuron are reached: asked once for each load of one.
+
+    A look-up has `seconds`. One that failed comes after all others the next time, so that a model
+    whose address hangs keeps no other one waiting.
+    """
+
+    def __init__(self, calls: Calls, configured: str, seconds: float) -> None:
+        """None is known. `configured`: where the neuron itself is."""
+        self._calls = calls
+        self._configured = configured
+        self._seconds = seconds
+        self._known: dict[ModelId, str] = {}
+        self._unnamed: set[ModelId] = set()
+        self._failed: dict[ModelId, None] = {}
+
+    @property
+    def by_model(self) -> dict[ModelId, str]:
+        """Base URLs as far as they are known.
+
+        A model that the neuron lists without knowing its address (404) is tried where the neuron
+        itself is, and asked for again at the next poll: either the neuron has no such call, or it
+        is not quite ready and will send the request on to another.
+        """
+        return dict.fromkeys(self._unnamed, self._configured) | self._known
+
+    def forget(self, models: Iterable[ModelId] | None = None) -> None:
+        """Look the addresses of these up again; None: of all."""
+        for model in tuple(self._known) if models is None else models:
+            self._known.pop(model, None)
+
+    async def look_up(self, models: Sequence[ModelReport]) -> None:
+        """Learn the addresses of models that have just been loaded; forget those that went."""
+        resident = {model.id: None for model in models if status_of(model.status).resident}
+        self.forget(self._known.keys() - resident.keys())
+        self._unnamed.clear()
+        self._failed = {model: None for model in self._failed if model in resident}
+        done = self._known.keys() | self._failed.keys()
+        first = [model for model in resident if model not in done]
+        for model in (*first, *self._failed):
+            self._failed.pop(model, None)
+            self._failed[model] = None  # until it has answered, whatever cuts this short
+            with trio.move_on_after(self._seconds):
+                if await self._ask(model):
+                    del self._failed[model]
+
+    async def _ask(self, model: ModelId) -> bool:
+        """Whether there was an answer that helps."""
+        try:
+            body = await self._calls.get(f"/models/{quote(model, safe='')}/endpoint")
+            self._known[model] = reachable_from_here(
+                read_endpoint(body), configured=self._configured
+            )
+        except PollFailed as failed:
+            if failed.status == 404:
+                self._unnamed.add(model)
+            return failed.status == 404
+        except (Garbage, ValueError):
+            return False
+        return True
