@@ -212,7 +212,7 @@ class FleetOperations:
         fits_on = [name for name, reason in reasons.items() if reason is None]
         known = [reason for reason in reasons.values() if reason is not None]
         if fits_on:
-            note = f"can run on {', '.join(fits_on)}"
+            note = self._where(fits_on)
         elif known:
             note = f"can run nowhere: {NOWHERE[max(known, key=list(Reason).index)]}"
         else:
@@ -228,6 +228,14 @@ class FleetOperations:
             eta_seconds=min(expected_ms) / 1000 if expected_ms else None,
             note=note,
         )
+
+    def _where(self, fits_on: list[NeuronName]) -> str:
+        """Where a cold model can run; a neuron that tells nothing of its cards may turn out to."""
+        neurons = self._traffic.view.neurons
+        told = [name for name in fits_on if not neurons[name].undiscovered]
+        if told:
+            return f"can run on {', '.join(told)}"
+        return f"may run on {', '.join(fits_on)}, once it tells what cards it has"
 
     def _waiting(self, model: ModelId) -> int:
         return self._traffic.waiting.get(model, 0)
@@ -255,8 +263,14 @@ class FleetOperations:
             restart_advised=parts.cycles.is_restart_advised(neuron.name),
             vram_total_mb=sum(totals_mb) if totals_mb else None,
             vram_free_mb=sum(free_mb) if free_mb else None,
-            note="" if neuron.healthy else neuron.reason or "not heard of yet",
+            note=_note(neuron),
         )
+
+
+def _note(neuron: NeuronView) -> str:
+    if not neuron.healthy:
+        return neuron.reason or "not heard of yet"
+    return f"nothing can be loaded: {neuron.undiscovered}" if neuron.undiscovered else ""
 
 
 def _not_loaded(errand: Errand) -> NotDone:

@@ -19,7 +19,7 @@ from cortexd.fleet.eviction import Candidate, Protection
 from cortexd.fleet.feasibility import Reason, share_mb, why_infeasible, width
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.situation import Books, Card, Loading, Machine, Situation, Tenant
-from cortexd.fleet.view import NeuronName, Status
+from cortexd.fleet.view import UNTOLD_POLLS_MAX, NeuronName, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,6 +75,7 @@ class Why(enum.Enum):
     UNSERVABLE = "it is loaded, but the neuron cannot serve it"
     OUTRANKED = "the models in its place are of a higher residency class"
     NO_ROOM = "other programs, or models beyond their vram_mb, hold the memory"
+    UNDISCOVERED = "the neuron does not tell what cards it has"
 
 
 class Busy(msgspec.Struct, frozen=True):
@@ -216,6 +217,8 @@ def _hindrance(neuron: NeuronView, model: ModelId, books: Books) -> Why | None:
         return Why.NO_ADDRESS if offer.is_servable and offer.unaddressed else Why.UNSERVABLE
     if places_itself(neuron.kind):
         return None
+    if neuron.undiscovered_polls > UNTOLD_POLLS_MAX:
+        return Why.UNDISCOVERED
     if neuron.discovery is None or neuron.is_stale:
         return Why.NOT_KNOWN_YET
     return Why.WARMING_UP if books.loads_by_itself(neuron) else None

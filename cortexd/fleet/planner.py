@@ -42,7 +42,11 @@ IDLE_LOOK_MS = 1_000
 
 _SWAPPABLE = (Hindrance.IN_USE, Hindrance.TOO_YOUNG)
 _UNSERVABLE = (Hindrance.NO_ADDRESS, Hindrance.UNSERVABLE)
-_NO_ROOM = (Hindrance.OUTRANKED, Hindrance.NO_ROOM)
+_HOPELESS = {
+    Hindrance.OUTRANKED: Cause.NO_ROOM,
+    Hindrance.NO_ROOM: Cause.NO_ROOM,
+    Hindrance.UNDISCOVERED: Cause.UNHEALTHY,
+}
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -260,11 +264,11 @@ class Planner:
         if busy.why in _SWAPPABLE:
             return self._make_room(need, busy, situation, due, waiting)
         self._drains.release(need.model)
-        if busy.why in _NO_ROOM:
-            woken = self._woken(need, situation.now_ms)
-            return woken or Unserved(Cause.NO_ROOM, busy.why.value)
         if busy.why in _UNSERVABLE:
             return Unserved(Cause.UNSERVABLE, busy.why.value)
+        if busy.why in _HOPELESS:
+            woken = self._woken(need, situation.now_ms)
+            return woken or Unserved(_HOPELESS[busy.why], busy.why.value)
         return Held()
 
     def _make_room(

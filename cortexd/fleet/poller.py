@@ -123,6 +123,13 @@ def _tell(before: NeuronView, after: NeuronView, misses_max: int) -> None:
 
 
 def _tell_what_is_withheld(before: NeuronView, after: NeuronView) -> None:
+    if after.undiscovered and not before.undiscovered:
+        log.warning(
+            'event=neuron_undiscovered neuron=%s reason="%s" '
+            'do="mend what it answers there: nothing is loaded on cards that are not known"',
+            after.name,
+            after.undiscovered,
+        )
     for call in set(after.withheld).difference(before.withheld):
         log.warning(
             "event=neuron_withholds neuron=%s call=%s kept_seconds=%d "

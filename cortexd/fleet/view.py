@@ -124,7 +124,8 @@ class NeuronView(msgspec.Struct, frozen=True):
     `healthy` is false until the first answer. `is_stale`: something left it since it last told of
     its memory, so that is of before. `withheld`: calls that did not answer the last poll, so what
     they told before stands. `discovery`, `activation` and `uptime_seconds` are
-    None while unknown, and always for a kind that cannot tell. `anthropic`: as configured.
+    None while unknown, and always for a kind that cannot tell. `undiscovered`: why the discovery
+    is not known, in so many `undiscovered_polls` in a row. `anthropic`: as configured.
     """
 
     name: NeuronName
@@ -140,6 +141,8 @@ class NeuronView(msgspec.Struct, frozen=True):
     uptime_seconds: float | None = None
     is_stale: bool = False
     withheld: tuple[str, ...] = ()
+    undiscovered: str | None = None
+    undiscovered_polls: int = 0
     anthropic: bool = False
 
 
@@ -153,7 +156,8 @@ class Answered(msgspec.Struct, frozen=True):
     """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told for long.
 
     `loads`: how busy models are, where something else than `health` tells. `withheld`: calls that
-    did not answer this time; what they told a while ago stands in for it.
+    did not answer this time; what they told a while ago stands in for it. `undiscovered`: why it
+    tells no discovery, where it should.
     """
 
     models: tuple[ModelReport, ...]
@@ -162,6 +166,7 @@ class Answered(msgspec.Struct, frozen=True):
     discovery: Discovery | None = None
     loads: tuple[ModelLoad, ...] = ()
     withheld: tuple[str, ...] = ()
+    undiscovered: str | None = None
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -226,6 +231,8 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         uptime_seconds=health.uptime_secs if health else None,
         is_stale=neuron.is_stale and HEALTH in report.withheld,
         withheld=report.withheld,
+        undiscovered=report.undiscovered,
+        undiscovered_polls=neuron.undiscovered_polls + 1 if report.undiscovered else 0,
         anthropic=neuron.anthropic,
     )
 

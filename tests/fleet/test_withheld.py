@@ -130,3 +130,32 @@ async def test_a_model_whose_address_is_not_told_is_logged_once(
         assert (await poller.next()).models[A].unaddressed == 2
     told = [each.getMessage().split(" do=")[0] for each in caplog.records]
     assert told == ["event=address_unknown neuron=beast model=org/a"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (
+            ok(b'{"devices":[{"index":0,"vram_total_mb":24564.5}],"max_prompt_tokens":9}'),
+            "Expected `int`, got `float` - at `$.devices[0].vram_total_mb`",
+        ),
+        (FAILS, "answered with status 503"),
+    ],
+)
+async def test_why_nothing_is_known_of_the_cards_is_logged_once(
+    pool: Pool, mock_clock: Clock, caplog: pytest.LogCaptureFixture, reply: bytes, reason: str
+) -> None:
+    caplog.set_level(logging.WARNING, "cortexd.fleet")
+    talk = Talk()
+    fine, talk.replies["/discovery"] = talk.replies["/discovery"], reply
+    async with (
+        scripted(talk.script, within_seconds=60) as neuron,
+        polled(beast(neuron.url), pool, mock_clock) as poller,
+    ):
+        view = await poller.next()
+        assert (view.undiscovered, view.undiscovered_polls) == (f"/discovery: {reason}", 2)
+        talk.replies["/discovery"] = fine
+        view = await poller.next()
+        assert (view.undiscovered, view.undiscovered_polls) == (None, 0)
+    told = [each.getMessage().split(" do=")[0] for each in caplog.records]
+    assert told == [f'event=neuron_undiscovered neuron=beast reason="/discovery: {reason}"']

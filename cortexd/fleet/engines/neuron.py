@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from cortexd.fleet.pool import Pool
 
 
+_DISCOVERY = "/discovery"
+
+
 class NeuronControl:
     """Kind `neuron`: /models at every poll, /health too, /discovery and endpoints once."""
 
@@ -60,11 +63,12 @@ class NeuronControl:
         """See `Control`."""
         models: Sequence[ModelReport] | None = None
         health: Health | None = None
+        undiscovered = None if self._discovery else f"{_DISCOVERY}: no time was left to ask"
         with trio.move_on_after(self._timeout_seconds):
             models = await self._calls.read("/models", _listed)
             health = await self._health()
             self._notice_a_restart(health)
-            await self._discover()
+            undiscovered = await self._discover()
             await self._addresses.look_up(models)
         if models is None:
             raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
@@ -74,6 +78,7 @@ class NeuronControl:
             health,
             self._discovery,
             withheld=self._calls.take_withheld(),
+            undiscovered=undiscovered,
         )
 
     async def _health(self) -> Health | None:
@@ -88,14 +93,19 @@ class NeuronControl:
                 self._forget_what_is_asked_once()
             self._uptime_seconds = health.uptime_secs
 
-    async def _discover(self) -> None:
+    async def _discover(self) -> str | None:
+        """Learn what it is made of; returns why that is not known, None where it is."""
         if self._discovery is not None and self._discovery.max_prompt_tokens > 0:
-            return
+            return None
+        why = "no answer in time"
         with trio.move_on_after(self._timeout_seconds / 4):
             try:
-                self._discovery = await self._calls.read("/discovery", read_discovery)
-            except (PollFailed, Garbage):
-                return
+                self._discovery = await self._calls.read(_DISCOVERY, read_discovery)
+            except PollFailed as failed:
+                why = failed.reason.removeprefix(f"{_DISCOVERY} ")
+            except Garbage as garbage:
+                why = garbage.reason
+        return f"{_DISCOVERY}: {why}" if self._discovery is None else None
 
     def forget(self) -> None:
         """See `Control`."""
