@@ -112,21 +112,19 @@ class Loads:
             self._fail(load, failure, now_ms)
         return load
 
-    def look(
-        self, neuron: NeuronView, now_ms: int, *, restarted_ms: int | None = None
-    ) -> list[tuple[UnderWay, Failure | None]]:
+    def look(self, neuron: NeuronView, now_ms: int) -> list[tuple[UnderWay, Failure | None]]:
         """Compare a new picture of a neuron with the loads there; return those that end with it.
 
         An answer can be lost: many a firewall forgets a connection on which a neuron said nothing
         for as long as a load takes. So a model that is there counts as loaded without it, and one
-        that is not there counts as lost if the load began before the neuron did (`restarted_ms`).
+        that is not there counts as lost if the load began before the neuron did.
         """
         ended: list[tuple[UnderWay, Failure | None]] = []
         for load in tuple(self._under_way.values()):
             if load.loading.neuron != neuron.name:
                 continue
             left = _left_again(load, neuron)
-            failure = None if left else _why_lost(load, neuron, restarted_ms)
+            failure = None if left else _why_lost(load, neuron)
             if failure is not None:
                 self._fail(load, failure, now_ms)
                 ended.append((load, failure))
@@ -174,13 +172,14 @@ class Loads:
         self._backoffs.failed(loading.model, loading.neuron, now_ms, permanent=failure.permanent)
 
 
-def _why_lost(load: UnderWay, neuron: NeuronView, restarted_ms: int | None) -> Failure | None:
+def _why_lost(load: UnderWay, neuron: NeuronView) -> Failure | None:
     if not neuron.healthy:
         return _SILENT
     if _is_there(load, neuron):
         return None
     if load.loaded_ms is None:
-        is_older = restarted_ms is not None and load.loading.since_ms < restarted_ms
+        began_ms = neuron.started_after_ms
+        is_older = began_ms is not None and load.loading.since_ms < began_ms
         return _RESTARTED if is_older else None
     load.missing += _is_fresh(neuron)
     return _VANISHED if load.missing >= _LOOKS_MAX else None

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from cortexd.fleet.view import NeuronName, NeuronView
 
 
-POLL_LATE_MS = 10_000
-"""What a poll shows was true so long ago at most: neurons take their time, and count in seconds."""
-
-
 class Outcomes:
     """Where the rest of the daemon says what happened to the fleet. One thread."""
 
@@ -37,14 +33,14 @@ class Outcomes:
         """A neuron has a new picture on the board."""
         parts, dispatcher = self._parts, self._dispatcher
         view = parts.board.view.neurons[neuron]
-        restarted_ms = self._restarted_ms(view, now_ms)
+        self._note_a_restart(view)
         touched = {stay.residency[1] for stay in parts.residents.on(neuron)}
         for stay in parts.residents.see(view, now_ms):
             dispatcher.begin_stay(stay)
         touched.update(view.models)
         parts.replicas.see(touched)
         parts.planner.heard(view)
-        for load, failure in parts.loads.look(view, now_ms, restarted_ms=restarted_ms):
+        for load, failure in parts.loads.look(view, now_ms):
             self._end_load(load, failure, now_ms)
         dispatcher.stir(touched, now_ms)
         dispatcher.stir_blocked(now_ms)
@@ -130,17 +126,15 @@ class Outcomes:
         if is_time:
             self._parts.observer.restart_advised(neuron, cycles.count(neuron))
 
-    def _restarted_ms(self, view: NeuronView, now_ms: int) -> int | None:
-        """When a neuron has restarted at the earliest, which is noticed now: it has been up for
-        less time than before. It has lost its caches then, and its memory is in one piece again.
+    def _note_a_restart(self, view: NeuronView) -> None:
+        """A neuron that has been up for less time than before has lost its caches, and its memory
+        is in one piece again.
         """
         if view.uptime_seconds is None:
-            return None
+            return
         before = self._uptimes_seconds.get(view.name, 0)
         self._uptimes_seconds[view.name] = view.uptime_seconds
-        if view.uptime_seconds >= before:
-            return None
-        self._parts.cycles.restarted(view.name)
-        self._parts.replicas.affinity.forget(view.name)
-        self._parts.observer.restarted(view.name)
-        return now_ms - round(view.uptime_seconds * 1000) - POLL_LATE_MS
+        if view.uptime_seconds < before:
+            self._parts.cycles.restarted(view.name)
+            self._parts.replicas.affinity.forget(view.name)
+            self._parts.observer.restarted(view.name)

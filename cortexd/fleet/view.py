@@ -124,7 +124,8 @@ class NeuronView(msgspec.Struct, frozen=True):
     `healthy` is false until the first answer. `is_stale`: something left it since it last told of
     its memory, so that is of before. `withheld`: calls that did not answer the last poll, so what
     they told before stands. `discovery`, `activation` and `uptime_seconds` are
-    None while unknown, and always for a kind that cannot tell. `undiscovered`: why the discovery
+    None while unknown, and always for a kind that cannot tell; so is `started_after_ms`: the neuron
+    has been up since some time after that. `undiscovered`: why the discovery
     is not known, in so many `undiscovered_polls` in a row. `anthropic`: as configured.
     """
 
@@ -139,6 +140,7 @@ class NeuronView(msgspec.Struct, frozen=True):
     discovery: Discovery | None = None
     activation: Activation | None = None
     uptime_seconds: float | None = None
+    started_after_ms: int | None = None
     is_stale: bool = False
     withheld: tuple[str, ...] = ()
     undiscovered: str | None = None
@@ -157,7 +159,8 @@ class Answered(msgspec.Struct, frozen=True):
 
     `loads`: how busy models are, where something else than `health` tells. `withheld`: calls that
     did not answer this time; what they told a while ago stands in for it. `undiscovered`: why it
-    tells no discovery, where it should.
+    tells no discovery, where it should. `started_after_ms`: when the neuron began at the earliest,
+    by the time of the fleet.
     """
 
     models: tuple[ModelReport, ...]
@@ -167,6 +170,7 @@ class Answered(msgspec.Struct, frozen=True):
     loads: tuple[ModelLoad, ...] = ()
     withheld: tuple[str, ...] = ()
     undiscovered: str | None = None
+    started_after_ms: int | None = None
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -229,6 +233,7 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         discovery=discovery,
         activation=health.activation if health else None,
         uptime_seconds=health.uptime_secs if health else None,
+        started_after_ms=report.started_after_ms,
         is_stale=neuron.is_stale and HEALTH in report.withheld,
         withheld=report.withheld,
         undiscovered=report.undiscovered,

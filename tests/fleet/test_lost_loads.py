@@ -102,10 +102,13 @@ def test_a_model_that_two_polls_do_not_show_was_not_loaded() -> None:
     assert fleet.parts.loads.pause_ms(OAK, BEAST, fleet.now_ms) > 0
 
 
-def up_for(fleet: SmallFleet, seconds: float) -> None:
-    """The neuron is polled, and says how long it has been up."""
+def up_for(fleet: SmallFleet, seconds: float, *, said_ms_ago: int = 0) -> None:
+    """The neuron is polled, and says how long it has been up, to the second."""
     view = fleet.board.view.neurons[BEAST]
-    fleet.board.publish(msgspec.structs.replace(view, uptime_seconds=seconds))
+    started_after_ms = fleet.now_ms - said_ms_ago - round(seconds * 1000) - 1_000
+    fleet.board.publish(
+        msgspec.structs.replace(view, uptime_seconds=seconds, started_after_ms=started_after_ms)
+    )
 
 
 def test_a_load_does_not_outlive_the_process_that_it_was_asked_of() -> None:
@@ -117,11 +120,25 @@ def test_a_load_does_not_outlive_the_process_that_it_was_asked_of() -> None:
     waiting = fleet.ask(OAK)
     assert isinstance(waiting, Waiting)
     fleet.only_load()
-    fleet.pass_ms(20_000)
+    fleet.pass_ms(4_000)
     up_for(fleet, 2)
     assert isinstance(waiting.answer, Unserved)
     assert waiting.answer.cause is Cause.LOAD_FAILED
     assert OAK not in fleet.parts.loads
+
+
+def test_a_restart_that_cannot_be_told_from_the_start_of_a_load_is_looked_at_again() -> None:
+    """The neuron began half a second after the load did; of its seconds only some polls tell."""
+    fleet = a_fleet()
+    up_for(fleet, 1000)
+    waiting = fleet.wait(OAK)
+    fleet.only_load()
+    fleet.pass_ms(1_000)
+    up_for(fleet, 0)
+    assert waiting.answer is None
+    fleet.pass_ms(5_400)
+    up_for(fleet, 5)
+    assert isinstance(waiting.answer, Unserved)
 
 
 def test_a_load_that_the_new_process_was_asked_for_goes_on_when_the_restart_is_noticed() -> None:
@@ -148,5 +165,5 @@ def test_a_poll_that_comes_late_does_not_make_a_load_older_than_its_neuron() -> 
     fleet.ask(OAK)
     fleet.only_load()
     fleet.pass_ms(3_000)
-    up_for(fleet, 1)
+    up_for(fleet, 1, said_ms_ago=3_000)
     assert OAK in fleet.parts.loads

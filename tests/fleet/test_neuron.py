@@ -49,6 +49,24 @@ async def test_silent_health_costs_half_of_the_time_and_not_the_addresses(
     assert answered.endpoints == {A: "http://127.0.0.1:8001"}
 
 
+async def test_a_neuron_began_no_sooner_than_its_seconds_allow(
+    pool: Pool, mock_clock: Clock
+) -> None:
+    """Counted from when it was asked, whatever its answer took, and also if that is an old one."""
+    talk = Talk()
+    talk.replies["/health"] = ok(b'{"uptime_secs":5}')
+    mock_clock.jump(100)
+    async with scripted(talk.script, within_seconds=60) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+        assert (await control.poll()).started_after_ms == 94_000
+        mock_clock.jump(30)
+        talk.replies["/health"] = ok(b"<html>")
+        assert (await control.poll()).started_after_ms == 94_000
+        talk.replies["/health"] = NOT_FOUND
+        assert (await control.poll()).started_after_ms is None
+        await control.aclose()
+
+
 async def test_a_silent_discovery_costs_the_discovery_only(pool: Pool, mock_clock: Clock) -> None:
     answered = await poll_with_a_silent("/discovery", pool, mock_clock, silent_seconds=0.5)
     assert answered.health is not None

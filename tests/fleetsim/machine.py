@@ -114,7 +114,13 @@ class Machine:
         endpoints = dict.fromkeys(resident, f"http://{self.name}:1")
         if self.host.is_openai:
             return Answered(reports, endpoints)
-        return Answered(reports, endpoints, self._health(now_ms), self._discovery())
+        return Answered(
+            reports,
+            endpoints,
+            self._health(now_ms),
+            self._discovery(),
+            started_after_ms=self.started_ms - 1,
+        )
 
     def _report(self, model: ModelId, held: Held) -> ModelReport:
         servable = None if held.is_servable else Servable(False, "insufficient_vram")

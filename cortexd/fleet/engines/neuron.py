@@ -8,6 +8,7 @@ polls are due, what is to be loaded and what follows from either.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -63,10 +64,11 @@ class NeuronControl:
         """See `Control`."""
         models: Sequence[ModelReport] | None = None
         health: Health | None = None
+        started_after_ms: int | None = None
         undiscovered = None if self._discovery else f"{_DISCOVERY}: no time was left to ask"
         with trio.move_on_after(self._timeout_seconds):
             models = await self._calls.read("/models", _listed)
-            health = await self._health()
+            health, started_after_ms = await self._health()
             self._notice_a_restart(health)
             undiscovered = await self._discover()
             await self._addresses.look_up(models)
@@ -79,12 +81,16 @@ class NeuronControl:
             self._discovery,
             withheld=self._calls.take_withheld(),
             undiscovered=undiscovered,
+            started_after_ms=started_after_ms,
         )
 
-    async def _health(self) -> Health | None:
-        """How busy it is, if it says so in half of the time a poll has, or did a while ago."""
-        seconds = self._timeout_seconds / 2
-        return await self._calls.maybe(HEALTH, read_health, within_seconds=seconds)
+    async def _health(self) -> tuple[Health | None, int | None]:
+        """How busy it is, if it says so in half of the time a poll has, or did a while ago; and
+        when it began at the earliest.
+        """
+        read = partial(_told_at, trio.current_time())
+        told = await self._calls.maybe(HEALTH, read, within_seconds=self._timeout_seconds / 2)
+        return (None, None) if told is None else told
 
     def _notice_a_restart(self, health: Health | None) -> None:
         """A neuron that has been up for less time than before may have its models elsewhere now."""
@@ -153,6 +159,14 @@ class NeuronControl:
     async def aclose(self) -> None:
         """See `Control`."""
         await self._calls.aclose()
+
+
+def _told_at(asked: float, body: bytes) -> tuple[Health, int]:
+    """A health that was asked for at that time, and the earliest start, in ms, that goes with it:
+    neurons count in whole seconds.
+    """
+    health = read_health(body)
+    return health, int((asked - health.uptime_secs - 1) * 1000)
 
 
 def _listed(body: bytes) -> Sequence[ModelReport]:
