@@ -279,7 +279,7 @@ class Dispatcher:
         if wanted.streams or line.clock is Clock.QUEUE:
             return None
         eta_ms = self._parts.loads.eta_ms(wanted.model, now_ms)
-        if eta_ms is None or eta_ms <= self._patience.plain_ms:
+        if eta_ms is None or eta_ms <= self._patience.plain_ms - wanted.waited_in_all_ms:
             return None
         return Unserved(Cause.LOADING, "it is being loaded", eta_ms)
 
@@ -326,9 +326,11 @@ class Dispatcher:
             assert serving is not None, "there was room a moment ago"
             serving.lease, waiting.lease = waiting.lease, None
             serving.waited_ms = dict(waiting.spent_ms)
+            before_ms = dict(waiting.wanted.waited_ms)  # of which was told already
             for clock, waited_ms in serving.waited_ms.items():
-                if waited_ms:
-                    self._parts.observer.waited(model, clock, waited_ms)
+                since_ms = waited_ms - before_ms.get(clock, 0)
+                if since_ms:
+                    self._parts.observer.waited(model, clock, since_ms)
             waiting.end_with(serving)
         self._drop_if_empty(model, now_ms)
 
@@ -341,7 +343,8 @@ class Dispatcher:
             self._drop_if_empty(model, now_ms)
 
     def _out_of_time(self, waiting: Waiting, clock: Clock, limit: Limit, now_ms: int) -> Unserved:
-        seconds = round((now_ms - waiting.since_ms) / 1000)
+        waited_ms = waiting.wanted.waited_in_all_ms + now_ms - waiting.since_ms
+        seconds = round(waited_ms / 1000)
         if clock is Clock.QUEUE:
             why = f"its turn did not come within {seconds} s"
             return Unserved(Cause.QUEUE_CLOCK, why, QUEUE_RETRY_MS)

@@ -70,6 +70,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """What a request needs of the fleet. `key`: who queues; `cost_tokens`: the most it can cost.
 
     `streams`: its client is told that it waits. `marks`: of its conversation (affinity.py).
+    `waited_ms`: on each clock already, before a turn that came to nothing.
     """
 
     model: ModelId
@@ -78,6 +79,12 @@ class Wanted(msgspec.Struct, frozen=True):
     weight: float = 1
     streams: bool = True
     marks: tuple[Mark, ...] = ()
+    waited_ms: tuple[tuple[Clock, int], ...] = ()
+
+    @property
+    def waited_in_all_ms(self) -> int:
+        """How long it has waited already."""
+        return sum(waited_ms for _, waited_ms in self.waited_ms)
 
 
 class Waiting:
@@ -93,7 +100,7 @@ class Waiting:
         self.wanted = wanted
         self.since_ms = since_ms
         self.notify = notify
-        self.spent_ms = dict.fromkeys(Clock, 0)
+        self.spent_ms = dict.fromkeys(Clock, 0) | dict(wanted.waited_ms)
         self.ticket: Ticket | None = None
         self.answer: Serving | Unserved | None = None
         self.lease: Resident | None = None
@@ -196,7 +203,8 @@ class Line:
         own = began_ms + left_ms, Limit(self.clock.value)
         if waiting.wanted.streams:
             return own
-        plain = waiting.since_ms + patience.plain_ms, Limit.PLAIN
+        left_ms = patience.plain_ms - waiting.wanted.waited_in_all_ms
+        plain = waiting.since_ms + left_ms, Limit.PLAIN
         return min(own, plain, key=lambda each: each[0])
 
     def _stop(self, waiting: Waiting, now_ms: int) -> None:

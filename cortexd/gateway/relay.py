@@ -153,6 +153,7 @@ class Relay:
     ) -> Outcome:
         tried: frozenset[NeuronName] = frozenset()
         refusal: Refusal | None = None
+        has_come_back = False
         turn = traffic.at_once(wanted) or await self._turn(wanted, traffic)
         while isinstance(turn, Serving):
             self.progress.begin(turn)
@@ -164,9 +165,12 @@ class Relay:
                 return outcome
             tried |= {turn.route.neuron}
             refusal = kinder(refusal, outcome)
+            if turn.waited_ms:
+                wanted = msgspec.structs.replace(wanted, waited_ms=tuple(turn.waited_ms.items()))
             next_turn: Serving | Unserved | None = traffic.elsewhere(wanted, tried)
-            if next_turn is None and self.progress.was_not_there and len(tried) == 1:
+            if next_turn is None and self.progress.was_not_there and not has_come_back:
                 # The neuron has restarted, or somebody else took its model out: have it loaded.
+                has_come_back = True  # one may list for ever what it does not have
                 next_turn = await self._turn(wanted, traffic)
             if next_turn is None:
                 return refusal

@@ -1,10 +1,14 @@
 """Who is served, who waits, whose turn is next, and what they are told."""
 
+import msgspec
+
 from cortexd.config.schema import CatalogueModel, Eviction, Neuron
 from cortexd.config.schema import Waiting as WaitingSettings
 from cortexd.fleet.breaker import Verdict
-from cortexd.fleet.lines import Clock
+from cortexd.fleet.lines import Clock, Waiting, Wanted
+from cortexd.fleet.observer import Nobody
 from cortexd.fleet.orders import Load
+from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Serving, Unserved
 from cortexd.fleet.view import Status
 from tests.fleet.situations import neuron, on
@@ -152,6 +156,27 @@ def test_the_clock_says_what_a_request_waits_for_and_how_long_it_did() -> None:
     fleet.end(first.answer)
     assert isinstance(second.answer, Serving)
     assert second.answer.waited_ms == {Clock.QUEUE: 2_000, Clock.LOAD: 3_000}
+
+
+def test_who_comes_back_after_a_turn_that_came_to_nothing_has_waited_already() -> None:
+    told: list[int] = []
+
+    class Listening(Nobody):
+        def waited(self, model: ModelId, clock: Clock, waited_ms: int) -> None:
+            told.append(waited_ms)
+
+    fleet = SmallFleet(neuron("n", 10_000), models=MODELS, observer=Listening())
+    before = Wanted(ModelId("a"), "key", 100, streams=False, waited_ms=((Clock.LOAD, 50_000),))
+    hopeless = fleet.dispatcher.enter(before, fleet.now_ms, lambda: None)
+    assert isinstance(hopeless, Unserved)
+    assert hopeless.cause is Cause.LOADING, "10 s are left of 60, and it is expected to take more"
+    streams = msgspec.structs.replace(before, streams=True)
+    waiting = fleet.dispatcher.enter(streams, fleet.now_ms, lambda: None)
+    assert isinstance(waiting, Waiting)
+    fleet.carry_out(fleet.only_load(), took_ms=3_000)
+    assert isinstance(waiting.answer, Serving)
+    assert waiting.answer.waited_ms[Clock.LOAD] == 53_000
+    assert told == [3_000], "what it waited before was told before"
 
 
 def test_a_line_whose_model_turns_out_to_be_out_of_reach_is_told_so() -> None:

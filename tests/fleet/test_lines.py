@@ -54,6 +54,19 @@ def test_a_plain_client_waits_for_no_longer_than_its_own_limit_in_all() -> None:
     assert line.take_expired(100_000) == [(streaming, Limit.LOAD)]
 
 
+def test_time_before_a_turn_that_came_to_nothing_is_not_forgotten() -> None:
+    before = ((Clock.QUEUE, 4_000), (Clock.LOAD, 20_000))
+    plain, streaming = (
+        Waiting(Wanted(ModelId("a"), "k", 1, streams=streams, waited_ms=before), 0, lambda: None)
+        for streams in (False, True)
+    )
+    line = line_of(plain, streaming, clock=Clock.LOAD)
+    assert line.take_expired(5_999) == []
+    assert line.take_expired(6_000) == [(plain, Limit.PLAIN)]
+    assert line.take_expired(80_000) == [(streaming, Limit.LOAD)]
+    assert streaming.spent_ms == {Clock.QUEUE: 4_000, Clock.LOAD: 100_000}
+
+
 def test_a_deadline_of_one_that_left_is_at_most_too_early() -> None:
     first, second = one(0), one(3_000)
     line = line_of(first, second)

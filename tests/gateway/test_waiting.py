@@ -348,6 +348,22 @@ async def test_a_neuron_that_lost_its_model_loads_it_again_and_the_request_is_an
         assert (neuron.chat_hits, neuron.counters.hits[LOADS]) == (2, 1)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_neuron_that_lists_a_model_and_never_has_it_is_asked_twice_and_no_more(
+    tmp_path: Path, stream: bool
+) -> None:
+    neuron = a_neuron("org/oak")
+    neuron.switches.refuse(404, b'{"error":{"message":"model \'org/oak\' not found"}}')
+    async with (
+        running(neuron),
+        core(tmp_path, {"a": neuron.url}, keys=[RICH], catalogue=CATALOGUE) as it,
+    ):
+        refused = await it.ask(chat(stream=stream))
+        assert it.told[-1].code == "no_neuron"
+        assert refused.finished
+        assert (neuron.chat_hits, await spent(it)) == (2, (0, 0))
+
+
 async def test_a_neuron_gets_as_many_requests_as_it_takes_and_the_others_wait_here(
     tmp_path: Path,
 ) -> None:
