@@ -23,7 +23,7 @@ VALUE_LIMIT = 2**53
 """Values from this on say nothing about how busy an engine is."""
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S+)", re.ASCII)
-_LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"', re.ASCII)
+_LABEL = re.compile(r'[ \t]*([a-zA-Z_]\w*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*,?', re.ASCII)
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -71,8 +71,19 @@ def _read(line: str, wanted: Set[str]) -> Sample | None:
         return None
     if not math.isfinite(value) or not 0 <= value < VALUE_LIMIT:
         return None
-    labels = {name: _unescaped(text) for name, text in _LABEL.findall(matched[2] or "")}
-    return Sample(matched[1], value, labels)
+    return Sample(matched[1], value, _labels(matched[2] or ""))
+
+
+def _labels(text: str) -> dict[str, str]:
+    """The labels up to the first fault. To look for the next one behind it would try every place in
+    the line, and could read to the end of the line at each.
+    """
+    labels: dict[str, str] = {}
+    matched = _LABEL.match(text)
+    while matched is not None:
+        labels[matched[1]] = _unescaped(matched[2])
+        matched = _LABEL.match(text, matched.end())
+    return labels
 
 
 def _unescaped(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
@@ -44,6 +47,29 @@ def test_only_what_is_wanted_is_kept_and_nonsense_is_left_out() -> None:
 def test_a_label_may_hold_what_looks_like_the_end_of_the_labels() -> None:
     text = rb'a{x="} 7 \" \\ \n"} 5' + b"\n"
     assert read_samples(text, {"a"}) == [Sample("a", 5, {"x": '} 7 " \\ \n'})]
+
+
+def test_labels_may_have_spaces_around_them_and_a_comma_behind_them() -> None:
+    text = b'a{ x = "1" , y="2", } 5\n'
+    assert read_samples(text, {"a"}) == [Sample("a", 5, {"x": "1", "y": "2"})]
+
+
+def test_labels_are_read_up_to_the_first_fault() -> None:
+    text = b'a{x="1",y z="2"} 5\na{?x="1"} 6\n'
+    assert read_samples(text, {"a"}) == [Sample("a", 5, {"x": "1"}), Sample("a", 6)]
+
+
+@pytest.mark.parametrize("fault", ["a", 'a="', "\\", 'a="\\', "{", "} ", " ", ","])
+def test_a_line_with_a_fault_takes_no_longer_than_others(fault: str) -> None:
+    """A search that began again at every character would take a thousand times as long."""
+
+    def seconds(labels: str) -> float:
+        line = "a{" + (labels * LINE_CHARACTERS_MAX)[: LINE_CHARACTERS_MAX - 5] + "} 1\n"
+        began = time.process_time()
+        assert len(read_samples(line.encode() * 20, {"a"})) == 20
+        return time.process_time() - began
+
+    assert seconds(fault) < 50 * max(seconds('x="1",'), 0.001)
 
 
 def test_there_is_an_end_to_samples_lines_and_the_length_of_a_line() -> None:
