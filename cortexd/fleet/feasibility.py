@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -60,10 +61,10 @@ def width(
     `vram_mb` None: not known, `min_devices` it is. A total of None is not known to be too small.
     """
     least_mb = model.min_device_vram_mb or 0
-    large = [total for total in totals_mb if total is None or total >= least_mb]
-    for count in range(model.min_devices, len(large) + 1):
-        share = share_mb(vram_mb or 0, count)
-        if sum(total is None or total >= share for total in large) >= count:
+    known_mb = (inf if total is None else total for total in totals_mb)
+    large_mb = sorted((total for total in known_mb if total >= least_mb), reverse=True)
+    for count in range(model.min_devices, len(large_mb) + 1):
+        if large_mb[count - 1] >= share_mb(vram_mb or 0, count):
             return count
     return None
 

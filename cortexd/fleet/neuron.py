@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from cortexd.config.schema import Secret
     from cortexd.fleet.load_calls import LoadSpec
-    from cortexd.fleet.reports import ModelId
+    from cortexd.fleet.reports import ModelId, ModelReport
     from cortexd.fleet.view import Answered
 
 REPLY_BYTES_MAX = 4 * 1024 * 1024
 """The largest reply to a control call that is read; a larger one is a failed call."""
+
+MODELS_MAX = 1_000
+"""The longest model list that is read: what a neuron says must not cost unbounded time."""
 
 KEPT_SECONDS = 300
 """For so long counts what a call told that the rest can do without, while it does not answer."""
@@ -45,6 +48,13 @@ class PollFailed(Exception):
 
 
 ReadT = TypeVar("ReadT")
+
+
+def few_enough(models: tuple[ModelReport, ...]) -> tuple[ModelReport, ...]:
+    """A model list that is not too long to be worked with; raises PollFailed."""
+    if len(models) > MODELS_MAX:
+        raise PollFailed(f"it lists {len(models)} models; more than {MODELS_MAX} are not read")
+    return models
 
 
 class Control(Protocol):

@@ -20,6 +20,9 @@ ModelId = NewType("ModelId", str)
 NUMBER_LIMIT = 2**53
 """Numbers from neurons are below this: what every JSON reader keeps exact."""
 
+DEVICES_MAX = 64
+"""Cards of a neuron that are looked at: what a neuron says must not cost unbounded time."""
+
 _CONTEXT_TOKENS_MIN = 2  # room for one token in and one out; less is no statement about a context
 
 _Number = Annotated[int, Meta(ge=0, lt=NUMBER_LIMIT)]
@@ -223,7 +226,7 @@ def _model(said: _WireModel) -> ModelReport:
         id=ModelId(said.id),
         status=said.status,
         harness=said.harness,
-        devices=said.devices,
+        devices=said.devices[:DEVICES_MAX],
         vram_used_mb=said.vram_used_mb,
         capabilities=said.capabilities,
         limit=Limit(

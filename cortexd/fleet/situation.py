@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from cortexd.fleet.feasibility import Pins
     from cortexd.fleet.view import DeviceView, FleetView, NeuronView
 
-DEVICES_MAX = 64
-"""Cards of a neuron that are looked at: what a neuron says must not cost unbounded time."""
-
 Residency = tuple[NeuronName, ModelId]
 """A model on a neuron."""
 
@@ -213,12 +210,15 @@ class Books:
         gets an even part of what is in use and unexplained; of all that is left where no use is
         measured.
         """
-        devices = neuron.devices[:DEVICES_MAX]
+        devices = neuron.devices
         indices = tuple(device.index for device in devices)
         loads = self._loads.get(neuron.name, []) if indices else []
         arriving = [_Guest(load.model, load.vram_mb, _on(load.devices, indices)) for load in loads]
         guests = self._guests(neuron, indices)
-        reckonings = [_reckon(device, guests, arriving, loads) for device in devices]
+        here = _by_card(guests)
+        reckonings = [
+            _reckon(device, here.get(device.index, ()), arriving, loads) for device in devices
+        ]
         claims_mb = {each.index: each.claims_mb for each in reckonings}
         makes_way = {model for load in loads for model in load.evict}
         tenants = tuple(
@@ -273,6 +273,14 @@ def _on(said: Iterable[int], indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(index for index in indices if index in known) or indices
 
 
+def _by_card(guests: Iterable[_Guest]) -> dict[int, list[_Guest]]:
+    found: dict[int, list[_Guest]] = {}
+    for guest in guests:
+        for index in guest.devices:
+            found.setdefault(index, []).append(guest)
+    return found
+
+
 def reported_mb(view: FleetView) -> dict[ModelId, int]:
     """The largest size of each model that any neuron reports."""
     found: dict[ModelId, int] = {}
@@ -295,16 +303,15 @@ def _measured(device: DeviceView, claims_mb: int) -> tuple[int | None, int | Non
 
 def _reckon(
     device: DeviceView,
-    guests: Sequence[_Guest],
+    here: Sequence[_Guest],
     arriving: Sequence[_Guest],
     loads: Sequence[Loading],
 ) -> _Reckoning:
-    """Who claims what on one card, and what is left for strangers.
+    """Who claims what on one card, `here` are the guests on it, and what is left for strangers.
 
     While a load is under way its memory cannot be told from a stranger's; so what strangers had
     when it was decided goes on counting as theirs.
     """
-    here = [guest for guest in guests if device.index in guest.devices]
     known_mb = sum(guest.share_mb or 0 for guest in here)
     total_mb, used_mb = _measured(device, known_mb)
     claims_mb = {guest.model: guest.share_mb or 0 for guest in here}

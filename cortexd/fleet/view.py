@@ -13,6 +13,7 @@ import msgspec
 
 from cortexd.config.schema import Cost, Limit, NeuronKind
 from cortexd.fleet.reports import (
+    DEVICES_MAX,
     Activation,
     Device,
     DeviceHealth,
@@ -269,7 +270,7 @@ def _model(
 
 
 def _devices(built: Iterable[Device], now: Iterable[DeviceHealth]) -> tuple[DeviceView, ...]:
-    """Cards by index, from what was built in and what is going on."""
+    """Cards by index, from what was built in and what is going on; no more than are looked at."""
     views = {
         each.index: DeviceView(
             each.index, each.name, each.compute_capability, each.vram_total_mb or None
@@ -284,4 +285,4 @@ def _devices(built: Iterable[Device], now: Iterable[DeviceHealth]) -> tuple[Devi
             utilization_pct=each.utilization_pct,
             temp_c=each.temp_c,
         )
-    return tuple(views[index] for index in sorted(views))
+    return tuple(views[index] for index in sorted(views)[:DEVICES_MAX])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 import trio.testing
 
+from cortexd.config.schema import NeuronKind
 from cortexd.fleet.engines.controls import control_of
-from cortexd.fleet.neuron import PollFailed
+from cortexd.fleet.neuron import MODELS_MAX, PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.view import Answered
@@ -125,6 +128,24 @@ async def test_an_openai_server_misses_like_a_neuron(
         with pytest.raises(PollFailed, match=reason):
             await control.poll()
         await control.aclose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("neuron", "/models"), ("openai", "/v1/models"), ("vllm", "/v1/models")],
+)
+async def test_a_list_of_more_models_than_can_be_worked_with_is_a_miss(
+    pool: Pool, kind: NeuronKind, path: str
+) -> None:
+    """Every decision goes through them, and none of their addresses is asked for."""
+    talk, listed = Talk(), [{"id": str(number)} for number in range(MODELS_MAX + 1)]
+    talk.replies[path] = ok(json.dumps(listed if kind == "neuron" else {"data": listed}).encode())
+    async with scripted(talk.script) as neuron:
+        control = control_of(beast(neuron.url, kind=kind), pool, timeout_seconds=2)
+        with pytest.raises(PollFailed, match="it lists 1001 models; more than 1000 are not read"):
+            await control.poll()
+        await control.aclose()
+    assert not [asked for asked in talk.hits if "endpoint" in asked]
 
 
 async def test_a_model_whose_id_is_hostile_is_asked_for_by_its_quoted_id(pool: Pool) -> None:

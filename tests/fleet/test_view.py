@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cortexd.config.schema import Limit, Neuron, Secret
 from cortexd.fleet.reports import (
+    DEVICES_MAX,
     Activation,
     Device,
     DeviceHealth,
@@ -166,6 +167,14 @@ def test_devices_are_joined_by_their_index() -> None:
         DeviceView(7, vram_used_mb=1),
     )
     assert (view.uptime_seconds, view.activation) == (3, Activation())
+
+
+def test_no_more_cards_are_looked_at_than_a_machine_can_have() -> None:
+    """Decisions go through all of them, so that a list without end would stop the daemon."""
+    built = tuple(Device(index) for index in range(5_000, 0, -1))
+    now = tuple(DeviceHealth(index) for index in range(10_000))
+    view = beast(Answered((), health=Health(devices=now), discovery=Discovery(devices=built)))
+    assert [card.index for card in view.devices] == list(range(DEVICES_MAX))
 
 
 def test_discovery_is_kept_when_it_is_not_told_again() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import msgspec
 
 from cortexd.fleet.load_calls import LoadFailed, UnloadFailed, shown
-from cortexd.fleet.neuron import NoAnswer, PollFailed
+from cortexd.fleet.neuron import NoAnswer, PollFailed, few_enough
 from cortexd.fleet.reports import Garbage, Servable
 from cortexd.fleet.view import Answered
 
@@ -92,13 +92,15 @@ class Engine(ABC):
     ) -> tuple[ModelReport, ...]:
         """The model list, which every kind has; a list that is none is a failed poll."""
         try:
-            return await self.calls.read(path, read)
+            return few_enough(await self.calls.read(path, read))
         except Garbage as garbage:
             raise PollFailed(f"the model list is no model list: {garbage.reason}") from None
 
     def answered(self, models: Iterable[ModelReport], loads: Iterable[ModelLoad] = ()) -> Answered:
-        """A poll that succeeded: every model is asked at the configured address."""
-        found = tuple(models)
+        """A poll that succeeded: every model is asked at the configured address; raises PollFailed
+        where there are too many.
+        """
+        found = few_enough(tuple(models))
         return Answered(
             found,
             dict.fromkeys((model.id for model in found), self.base_url),

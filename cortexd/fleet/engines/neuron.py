@@ -25,7 +25,7 @@ from cortexd.fleet.load_calls import (
     unload_body,
     unload_failure,
 )
-from cortexd.fleet.neuron import Calls, NoAnswer, PollFailed
+from cortexd.fleet.neuron import Calls, NoAnswer, PollFailed, few_enough
 from cortexd.fleet.reports import (
     Discovery,
     Garbage,
@@ -171,7 +171,7 @@ def _told_at(asked: float, body: bytes) -> tuple[Health, int]:
 
 def _listed(body: bytes) -> Sequence[ModelReport]:
     try:
-        return read_models(body)
+        return few_enough(read_models(body))
     except Garbage as garbage:
         raise PollFailed(f"the model list is no model list: {garbage.reason}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cortexd.fleet.load_calls import LoadFailed, UnloadFailed
-from cortexd.fleet.neuron import PollFailed
+from cortexd.fleet.neuron import MODELS_MAX, PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import ModelId
 from tests.fleet.engines.recorded import Recorded, Reply, context, engine, looked, spec, states
@@ -42,6 +42,14 @@ async def test_without_either_list_it_misses(pool: Pool) -> None:
     garbled = Recorded({"GET /api/tags": TAGS, "GET /api/ps": (200, '{"models":{}}')})
     async with engine("ollama", garbled, pool) as (control, _):
         with pytest.raises(PollFailed, match="cannot be understood"):
+            await control.poll()
+
+
+async def test_a_list_of_more_models_than_can_be_worked_with_is_a_miss(pool: Pool) -> None:
+    tags = {"models": [{"name": str(number)} for number in range(MODELS_MAX + 1)]}
+    recorded = Recorded({"GET /api/tags": (200, tags), "GET /api/ps": (200, {"models": []})})
+    async with engine("ollama", recorded, pool) as (control, _):
+        with pytest.raises(PollFailed, match="it lists 1001 models"):
             await control.poll()
 
 
