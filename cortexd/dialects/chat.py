@@ -62,7 +62,6 @@ class Chat(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/chat/completions"
     answer_noun: str = "chat completion"
     token_per_chunk: bool = True
-    everywhere: bool = True
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -121,7 +121,6 @@ class Completions(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/completions"
     answer_noun: str = "completion"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

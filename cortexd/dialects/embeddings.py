@@ -97,7 +97,6 @@ class Embeddings(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/embeddings"
     answer_noun: str = "list of embeddings"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

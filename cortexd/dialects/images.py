@@ -120,7 +120,6 @@ class Images(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/images/generations"
     answer_noun: str = "list of images"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -149,7 +149,6 @@ class Messages(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/chat/completions"
     answer_noun: str = "chat completion"
     token_per_chunk: bool = True
-    everywhere: bool = True
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]
@@ -163,9 +162,7 @@ class Messages(msgspec.Struct, frozen=True):
         return render_anthropic(refusal, request_id=request_id, model=model)
 
 
-NATIVE = Messages(
-    neuron_path="/v1/messages", answer_noun="message", token_per_chunk=False, everywhere=False
-)
+NATIVE = Messages(neuron_path="/v1/messages", answer_noun="message", token_per_chunk=False)
 """The same endpoint at neurons that speak the dialect."""
 
 

@@ -131,14 +131,12 @@ def told_status(status: int, body: bytes) -> int:
     return status
 
 
-def lacks_endpoint(status: int, body: bytes, *, may_lack: bool) -> bool:
-    """Whether a neuron's error says that it does not serve this endpoint at all.
-
-    `may_lack`: not every neuron serves it, so that a 404 may be about the path; it is, unless it
-    names the model.
+def lacks_endpoint(status: int, body: bytes) -> bool:
+    """Whether a neuron's error says that it does not serve this endpoint at all: a 404 does unless
+    it names the model. Chats are no exception: servers of embeddings alone have none.
     """
-    if status == 404:
-        return may_lack and not _read_error(body).is_about_model
+    if status == _NOT_FOUND:
+        return not _read_error(body).is_about_model
     return status in (405, 501)
 
 
@@ -146,17 +144,14 @@ def neuron_refusal(
     status: int,
     body: bytes,
     retry_after: str | bytes | None = None,
-    *,
-    may_lack: bool = False,
 ) -> Refusal:
     """Turn a neuron's error response into what the client is told.
 
-    `retry_after`: the value of its Retry-After header; only seconds are read. `may_lack`: as in
-    `lacks_endpoint`. A credential that the neuron does not accept, and a payment it asks for, are
-    the operator's affair: 502.
+    `retry_after`: the value of its Retry-After header; only seconds are read. A credential that the
+    neuron does not accept, and a payment it asks for, are the operator's affair: 502.
     """
     complaint = _read_error(body)
-    if lacks_endpoint(status, body, may_lack=may_lack):
+    if lacks_endpoint(status, body):
         message = _told("No neuron with this model serves this endpoint", complaint)
         return Refusal(RefusalKind.ENDPOINT_NOT_SERVED, message)
     if status in (400, 413, 422) and complaint.is_about_context:

@@ -82,7 +82,6 @@ class Rerank(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/rerank"
     answer_noun: str = "list of ranked documents"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -117,7 +117,6 @@ class Responses(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/responses"
     answer_noun: str = "response"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -96,7 +96,6 @@ class Speech(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/audio/speech"
     answer_noun: str = "audio"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -160,7 +160,7 @@ class Surface(Protocol):
 
     `neuron_path`: where a neuron is asked. `answer_noun`: what a good answer is, as in "the
     neuron's answer was no ...". `token_per_chunk`: a neuron that speaks the neuron protocol
-    promises one token per event here. `everywhere`: every neuron serves it.
+    promises one token per event here.
     """
 
     @property
@@ -174,10 +174,6 @@ class Surface(Protocol):
     @property
     def token_per_chunk(self) -> bool:
         """Whether the neuron protocol promises one token per event on this path."""
-
-    @property
-    def everywhere(self) -> bool:
-        """Whether every neuron serves this endpoint, so that a 404 can only be about the model."""
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -109,7 +109,6 @@ class Transcriptions(msgspec.Struct, frozen=True):
     neuron_path: str = "/v1/audio/transcriptions"
     answer_noun: str = "transcription"
     token_per_chunk: bool = False
-    everywhere: bool = False
 
     def understand(
         self, posted: Document, *, forward_fields: frozenset[str]

@@ -13,6 +13,7 @@ from cortexd.dialects.surface import Watcher
 from cortexd.dialects.usage import Ending, EndingKind, Seen, Usage
 from cortexd.fleet.answer import Clock
 from cortexd.fleet.breaker import Verdict
+from cortexd.fleet.engines.abilities import loads
 from cortexd.fleet.routing import Route
 from cortexd.fleet.serving import Serving, Unserved
 from cortexd.gateway.sending import Attempt, Sending
@@ -102,6 +103,13 @@ class Progress:
         if self.on_first_byte is not None:
             self.on_first_byte()
             self.on_first_byte = None
+
+    @property
+    def can_come_back(self) -> bool:
+        """Whether the neuron did not have the model, and can be told to load it. Of others, one
+        that lists what it says not to have is believed in what it lists.
+        """
+        return self.was_not_there and self.route is not None and loads(self.route.kind)
 
     @property
     def notes(self) -> tuple[str, ...]:

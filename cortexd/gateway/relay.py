@@ -168,7 +168,7 @@ class Relay:
             if turn.waited_ms:
                 wanted = msgspec.structs.replace(wanted, waited_ms=tuple(turn.waited_ms.items()))
             next_turn: Serving | Unserved | None = traffic.elsewhere(wanted, tried)
-            if next_turn is None and self.progress.was_not_there and not has_come_back:
+            if next_turn is None and self.progress.can_come_back and not has_come_back:
                 # The neuron has restarted, or somebody else took its model out: have it loaded.
                 has_come_back = True  # one may list for ever what it does not have
                 next_turn = await self._turn(wanted, traffic)
@@ -198,7 +198,7 @@ class Relay:
             outgrown = self._sending.outgrown(reservation.bound, known)
             progress.did_no_work = outgrown is not None
             outcome = outgrown or await self._through(serving.route, reservation)
-            if progress.was_not_there:
+            if progress.can_come_back:
                 traffic.withdraw(serving)
             elif progress.elsewhere and not progress.lacks_endpoint:
                 traffic.doubt(serving)
@@ -306,12 +306,10 @@ class Relay:
             body = await read_up_to(answer, ERROR_BYTES_MAX)
         status = told_status(status, body)
         self._judge(status)
-        may_lack = not self._way.surface.everywhere
-        progress.lacks_endpoint = lacks_endpoint(status, body, may_lack=may_lack)
+        progress.lacks_endpoint = lacks_endpoint(status, body)
         progress.elsewhere = status in ELSEWHERE or progress.lacks_endpoint
         progress.was_not_there = status == _NOT_THERE and not progress.lacks_endpoint
-        retry_after = header(answer, b"retry-after")
-        refusal = neuron_refusal(status, body, retry_after, may_lack=may_lack)
+        refusal = neuron_refusal(status, body, header(answer, b"retry-after"))
         return msgspec.structs.replace(refusal, message=self._unplaced(refusal.message))
 
     def _judge(self, status: int) -> None:

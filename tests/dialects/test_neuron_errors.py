@@ -29,7 +29,7 @@ ENVELOPE = b'{"error":{"message":"no such thing","type":"BadRequestError","code"
         (401, RefusalKind.UPSTREAM_AUTH_FAILED, 502),
         (402, RefusalKind.UPSTREAM_FAILED, 502),
         (403, RefusalKind.UPSTREAM_AUTH_FAILED, 502),
-        (404, RefusalKind.NO_NEURON, 503),
+        (404, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (405, RefusalKind.ENDPOINT_NOT_SERVED, 400),
         (408, RefusalKind.UPSTREAM_TIMEOUT, 504),
         (413, RefusalKind.REQUEST_TOO_LARGE, 413),
@@ -185,12 +185,11 @@ NO_MODEL = (
 
 
 @pytest.mark.parametrize("body", NO_PATH)
-def test_a_404_on_a_path_that_not_all_serve_is_about_the_path(body: bytes) -> None:
+def test_a_404_that_does_not_name_the_model_is_about_the_path(body: bytes) -> None:
     """Taken for a missing model, it would have a healthy model loaded again and again."""
-    assert lacks_endpoint(404, body, may_lack=True)
-    refusal = neuron_refusal(404, body, may_lack=True)
+    assert lacks_endpoint(404, body)
+    refusal = neuron_refusal(404, body)
     assert refusal.kind is RefusalKind.ENDPOINT_NOT_SERVED
-    assert not lacks_endpoint(404, body, may_lack=False)
 
 
 @pytest.mark.parametrize(
@@ -212,16 +211,15 @@ def test_a_router_says_400_for_a_model_that_has_left(status: int, message: str, 
 
 @pytest.mark.parametrize("body", NO_MODEL)
 def test_a_404_that_names_the_model_is_about_the_model(body: bytes) -> None:
-    assert not lacks_endpoint(404, body, may_lack=True)
-    assert neuron_refusal(404, body, may_lack=True).kind is RefusalKind.NO_NEURON
+    assert not lacks_endpoint(404, body)
+    assert neuron_refusal(404, body).kind is RefusalKind.NO_NEURON
 
 
 @pytest.mark.parametrize(
     ("status", "lacks"), [(405, True), (501, True), (400, False), (503, False)]
 )
 def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
-    for may_lack in (True, False):
-        assert lacks_endpoint(status, ENVELOPE, may_lack=may_lack) == lacks
+    assert lacks_endpoint(status, ENVELOPE) == lacks
 
 
 @pytest.mark.parametrize(

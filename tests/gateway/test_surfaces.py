@@ -216,6 +216,34 @@ async def test_an_endpoint_that_one_neuron_lacks_is_asked_of_the_next_and_costs_
         assert without.counters.hits["/models/load"] == 0
 
 
+@pytest.mark.parametrize("said", [b'{"detail":"Not Found"}', b"404 page not found", b""])
+async def test_chats_to_a_server_of_embeddings_take_it_away_from_nobody(
+    tmp_path: Path, said: bytes
+) -> None:
+    chat = REQUESTS["/v1/chat/completions"][0]
+    neuron = all_round_neuron("a")
+    neuron.switches.refuse(404, said, path="/v1/chat/completions")
+    async with running(neuron), core(tmp_path, {"a": neuron.url}, catalogue=CATALOGUE) as it:
+        refused = await ask(it, "/v1/chat/completions", chat)
+        assert (refused.status, refused.error["code"]) == (400, "endpoint_not_served")
+        assert (await ask(it, "/v1/completions", REQUESTS["/v1/completions"][0])).status == 200
+        assert neuron.counters.hits["/models/load"] == 0
+
+
+async def test_a_server_that_cannot_load_keeps_what_it_lists_whatever_it_says(
+    tmp_path: Path,
+) -> None:
+    """It is polled: if the model is gone, its list says so."""
+    chat = REQUESTS["/v1/chat/completions"][0]
+    neuron = all_round_neuron("a")
+    neuron.switches.refuse(404, b'{"error":"this model has no chat"}', path="/v1/chat/completions")
+    async with running(neuron), core(tmp_path, {"a": neuron.url}, kind="openai") as it:
+        refused = await ask(it, "/v1/chat/completions", chat)
+        assert (refused.status, refused.error["code"]) == (503, "no_neuron")
+        assert (await ask(it, "/v1/completions", REQUESTS["/v1/completions"][0])).status == 200
+        assert neuron.chat_hits == 1
+
+
 async def test_all_answers_of_all_prompts_are_reserved_for(tmp_path: Path) -> None:
     async with running(all_round_neuron()) as neuron, core(tmp_path, {"a": neuron.url}) as it:
         client = await ask(it, "/v1/completions", posted(prompt=["a", "b"], n=3, max_tokens=20))
