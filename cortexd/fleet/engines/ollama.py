@@ -2,7 +2,9 @@
 
 `/api/tags` lists what it has, `/api/ps` what is in memory, with its size there and its context.
 Loading is a request without a prompt that keeps the model for ever; unloading is one that keeps it
-for no time. Source: https://github.com/ollama/ollama/blob/main/docs/api.md.
+for no time. A load of a model for embeddings is refused there, an unload is not; it is loaded by a
+request for no embedding. Source: https://github.com/ollama/ollama/blob/main/docs/api.md, and
+server/routes.go for what is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.config.schema import Limit
-from cortexd.fleet.engines.engine import Engine, load_refused, unload_refused
+from cortexd.fleet.engines.engine import Engine, load_refused, said, unload_refused
 from cortexd.fleet.neuron import NoAnswer
 from cortexd.fleet.reports import NUMBER_LIMIT, Garbage, ModelId, ModelReport, context_of, decoded
 
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     from cortexd.fleet.view import Answered
 
 GENERATE = "/api/generate"
+EMBED = "/api/embed"
 FOR_EVER = -1
 
+_BAD_REQUEST = 400
+_NO_TEXT = "does not support generate"
 _MB = 1024 * 1024
 _CAPABILITIES = {"completion": "text", "vision": "vision", "embedding": "embedding"}
 
@@ -69,9 +74,13 @@ class Ollama(Engine):
 
     async def begin_load(self, spec: LoadSpec) -> None:
         """See `Engine`."""
-        status, body = await self.told_to_load("POST", GENERATE, _keep(spec.model, FOR_EVER))
+        path, keep = GENERATE, _keep(spec.model, FOR_EVER)
+        status, body = await self.told_to_load("POST", path, keep)
+        if status == _BAD_REQUEST and _NO_TEXT in said(body):
+            path = EMBED
+            status, body = await self.told_to_load("POST", path, keep)
         if status != 200:
-            raise load_refused(GENERATE, status, body)
+            raise load_refused(path, status, body)
 
     async def begin_unload(self, model: ModelId) -> None:
         """See `Engine`. A model that it does not have is not in its memory."""

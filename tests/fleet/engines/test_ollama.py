@@ -64,6 +64,26 @@ async def test_a_load_is_a_request_without_a_prompt_that_keeps_the_model(pool: P
     assert recorded.sent == [("/api/generate", keep)]
 
 
+async def test_a_model_for_embeddings_is_loaded_by_a_request_for_no_embedding(pool: Pool) -> None:
+    refused = (400, '{"error":"\\"qwen3:8b\\" does not support generate"}')
+    recorded = Recorded(
+        {
+            "GET /api/tags": TAGS,
+            "GET /api/ps": EMPTY,
+            "POST /api/generate": refused,
+            "POST /api/embed": (200, '{"model":"qwen3:8b","embeddings":[]}'),
+        },
+        {"POST /api/embed": {"GET /api/ps": RESIDENT}},
+    )
+    async with engine("ollama", recorded, pool) as (control, _):
+        await control.load(spec("qwen3:8b"))
+        [first, second] = recorded.sent
+        assert second == ("/api/embed", first[1])
+        recorded.replies["POST /api/embed"] = (500, '{"error":"out of memory"}')
+        with pytest.raises(LoadFailed, match="/api/embed answered with status 500: out of memory"):
+            await control.load(spec("qwen3:8b"))
+
+
 async def test_an_unload_keeps_it_for_no_time(pool: Pool) -> None:
     recorded = Recorded(
         {"GET /api/tags": TAGS, "GET /api/ps": RESIDENT, "POST /api/generate": GONE},
