@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from cortexd.cli.printable import printable
 from cortexd.fleet.operations import Lines, ModelLine, NeuronLine
 
 DEFAULT_SOCKET = "/run/cortexd/admin.sock"
@@ -66,7 +67,7 @@ def with_errors_told(
         try:
             return act(arguments)
         except NotAnswered as problem:
-            print(f"cortexd {arguments.verb}: {problem}", file=sys.stderr)
+            print(f"cortexd {arguments.verb}: {printable(str(problem))}", file=sys.stderr)
             return 1
 
     return run

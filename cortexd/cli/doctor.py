@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from cortexd.cli.printable import printable
 from cortexd.config.addresses import AddressFault, parse_endpoint
 from cortexd.config.convert import convert
 from cortexd.config.files import read_secret
@@ -206,8 +207,7 @@ def _flow(mapping: Mapping[str, object]) -> str:
 
 def _quoted(value: object) -> str:
     """A server's own word, safe for a terminal: JSON escapes what moves the cursor."""
-    encoded = msgspec.json.encode(value).decode()
-    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in encoded)
+    return printable(msgspec.json.encode(value).decode())
 
 
 def _name(host: str) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from cortexd.cli.printable import printable
 from cortexd.fleet.operations import ModelLine, NeuronLine
 
 _WIDTH_FOR_PIPES = 1000  # a table that goes on to grep must not be folded
@@ -73,7 +74,7 @@ def _print_table(left: Sequence[str], right: Sequence[str], rows: Sequence[Seque
     if has_notes:
         table.add_column("NOTE", overflow="fold")
     for row in rows:
-        table.add_row(*(row if has_notes else row[:-1]))
+        table.add_row(*map(printable, row if has_notes else row[:-1]))
     width = None if sys.stdout.isatty() else _WIDTH_FOR_PIPES
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 

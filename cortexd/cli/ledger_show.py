@@ -12,6 +12,7 @@ import msgspec
 
 from cortexd.cli.ledger_directory import Unreadable, clock_after, iso, opened
 from cortexd.cli.ledger_words import WindowWords, scope_name, unit_words
+from cortexd.cli.printable import printable
 from cortexd.ledger.accounts import Accounts
 from cortexd.ledger.entries import Lifetime, OpenReservation, Scope, Standing
 from cortexd.ledger.reading import Newest, read_newest
@@ -202,7 +203,7 @@ def _print_tables(books: Books) -> None:
         for heading in section.right:
             table.add_column(heading, justify="right")
         for row in section.rows:
-            table.add_row(*map(str, row))
+            table.add_row(*(printable(str(cell)) for cell in row))
         if section.rows:
             console.print(table)
 

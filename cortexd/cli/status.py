@@ -9,6 +9,7 @@ import urllib.request
 import msgspec
 
 from cortexd.cli.admin_client import UnixConnection
+from cortexd.cli.printable import printable
 from cortexd.cli.web_address import ADDRESS_WANTED, is_web_address
 from cortexd.fleet.view import FleetView, ModelView, NeuronView
 
@@ -85,7 +86,7 @@ def print_table(view: FleetView) -> None:
         for index, model in enumerate(models or [None]):
             first = (neuron.name, _health(neuron)) if index == 0 else ("", "")
             vram = _vram(neuron) if index == 0 else ""
-            table.add_row(*first, *_model_cells(model), vram)
+            table.add_row(*map(printable, (*first, *_model_cells(model), vram)))
     width = None if sys.stdout.isatty() else _WIDTH_FOR_PIPES
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 

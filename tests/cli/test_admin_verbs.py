@@ -64,6 +64,19 @@ def test_models_shows_models_and_neurons(capsys: Captured) -> None:
     assert row(shown, "scout").startswith("scout unhealthy open 0 0 restart advised")
 
 
+def test_what_a_neuron_calls_its_models_reaches_no_terminal_as_it_is(
+    operations: FakeOperations, capsys: Captured
+) -> None:
+    """It could set colours and titles, or write rows of its own."""
+    evil = "evil\x1b[31m\x1b]0;pwn\x07\nFAKE \u202e"
+    operations.lines = [ModelLine(evil, "beast", "loaded", note=evil)]
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    harmless = r"evil\u001b[31m\u001b]0;pwn\u0007\u000aFAKE \u202e"
+    assert row(shown, "evil") == f"{harmless} beast loaded 0 0 {harmless}"
+    assert "FAKE" not in {line.split(" ")[0] for line in shown.splitlines()}
+
+
 def test_the_recorded_tables_of_the_manual_are_what_models_prints(
     operations: FakeOperations, capsys: Captured
 ) -> None:

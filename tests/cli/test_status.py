@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cortexd.cli.main import main
+from cortexd.cli.status import print_table
 from cortexd.config.schema import Neuron
 from cortexd.fleet.reports import (
     Device,
@@ -18,6 +19,7 @@ from cortexd.fleet.reports import (
     ModelId,
     ModelLoad,
     ModelReport,
+    Servable,
 )
 from cortexd.fleet.view import Answered, FleetView, Missed, NeuronName, before_the_first_poll, fold
 
@@ -80,6 +82,21 @@ def test_the_table_shows_health_models_load_and_memory(
     for cell in ("healthy", "org/model", "loaded", "2/4", "7", "20000 MB of 24000"):
         assert cell in beast
     assert "unhealthy: connection refused" in scout
+
+
+def test_what_a_neuron_says_reaches_no_terminal_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evil = ModelId("evil\x1b[2J\nFAKE")
+    beast = example_view().neurons[BEAST]
+    said = Servable(ok=False, reason="\x1b]0;pwn\x07")
+    view = fold(beast, Answered((ModelReport(evil, "loaded", servable=said),)))
+    print_table(FleetView({BEAST: view}))
+    shown = capsys.readouterr().out
+    assert r"evil\u001b[2J\u000aFAKE" in shown
+    assert r"not servable: \u001b]0;pwn\u0007" in shown
+    assert shown.isascii()
+    assert not set(shown) & {"\x1b", "\x07"}
 
 
 def test_json_is_the_daemons_own_answer(
