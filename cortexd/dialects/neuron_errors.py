@@ -7,11 +7,14 @@ clients and retries: the caller decides whether another neuron is asked first.
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cortexd.dialects.refusals import Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SAYING_CHARACTERS_MAX = 500
 """Longest passage of a neuron's message that is passed on."""
@@ -22,9 +25,14 @@ RETRY_SECONDS_MAX = 60
 
 HIDDEN = "[hidden]"
 
+_GROUP = r"[0-9a-fA-F]{1,4}"
+_GROUPS = rf"{_GROUP}(?::{_GROUP}){{0,6}}"
+_LAST_GROUPS = rf"(?:{_GROUP}:){{0,6}}(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}|{_GROUP})"
 _PLACES = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>)]+"
     r"|\[[0-9a-fA-F]*:[0-9a-fA-F:.]*(?:%\w+)?\](?::\d{1,5})?"
+    rf"|(?<![\w:.])(?:{_GROUPS}::(?:{_LAST_GROUPS})?|::{_LAST_GROUPS}|(?:{_GROUP}:){{7}}{_GROUP})"
+    r"(?:%\w+)?(?![\w:])"
     r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?"
     r"|(?<![\w.-])[\w-]+(?:\.[\w-]+)*:\d{2,5}(?!\w)"
     r"|(?<![\w.-])(?:[\w-]+\.)+(?:internal|local|localdomain|lan|home|corp|svc|arpa)(?![\w-])"
@@ -99,19 +107,17 @@ def hide_places(text: str) -> str:
     return _PLACES.sub(HIDDEN, kept).strip()[:SAYING_CHARACTERS_MAX]
 
 
-def hide_host(told: str, address: str) -> str:
-    """Take the name of a neuron's host out of what it said, which stands behind the first colon of
-    what a client is `told`.
-
-    `address`: where the operator says it is, as in `http://beast:13131`. A bare name has no shape
-    that gives it away, but this one is known.
+def hide_names(told: str, names: Sequence[str]) -> str:
+    """Take words that are not for clients out of what a neuron said, which stands behind the first
+    colon of what a client is `told`: the names of its host, and our key for it. A bare name has no
+    shape that gives it away, but these are known.
     """
-    host = urlsplit(address).hostname
     what, colon, saying = told.partition(": ")
-    if not host or not saying:
+    if not names or not saying:
         return told
-    name = rf"(?<![\w.-]){re.escape(host)}(?![\w-]|\.\w)"
-    return what + colon + re.sub(name, HIDDEN, saying, flags=re.IGNORECASE)
+    anyone = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    whole = rf"(?<![\w.-])(?:{anyone})(?![\w-]|\.\w)"
+    return what + colon + re.sub(whole, HIDDEN, saying, flags=re.IGNORECASE)
 
 
 def _read_error(body: bytes) -> Complaint:

@@ -38,7 +38,7 @@ _NOBODY: frozenset[NeuronName] = frozenset()
 class Route(msgspec.Struct, frozen=True):
     """Where a request goes. `base_url` is what `/v1/...` is appended to; `api_key` None: no key.
 
-    `anthropic`: messages go there untranslated.
+    `anthropic`: messages go there untranslated. `hosts`: by which names its machine goes.
     """
 
     neuron: NeuronName
@@ -47,6 +47,12 @@ class Route(msgspec.Struct, frozen=True):
     base_url: str
     api_key: str | None = None
     anthropic: bool = False
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def unspoken(self) -> tuple[str, ...]:
+        """The words that no client hears, whatever the neuron says."""
+        return self.hosts if self.api_key is None else (*self.hosts, self.api_key)
 
     def __repr__(self) -> str:
         return f"Route({self.neuron!r}, {self.model!r}, {self.base_url!r})"  # never the key
@@ -59,10 +65,12 @@ def route_to(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Rout
     """
     base_url = neuron.models[model].base_url
     assert base_url is not None, "can_serve promises an address"
-    key = None
-    if api_key is not None and address_of(base_url).host == address_of(neuron.endpoint).host:
+    key, host, home = None, address_of(base_url).host, address_of(neuron.endpoint).host
+    if api_key is not None and host == home:
         key = api_key.reveal()
-    return Route(neuron.name, neuron.kind, model, base_url, key, neuron.anthropic)
+    named = neuron.discovery.hostname if neuron.discovery is not None else ""
+    hosts = tuple(sorted({host, home, named} - {""}))
+    return Route(neuron.name, neuron.kind, model, base_url, key, neuron.anthropic, hosts)
 
 
 class Replica(msgspec.Struct, frozen=True):

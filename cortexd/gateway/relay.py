@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from cortexd.dialects.neuron_errors import (
-    hide_host,
+    hide_names,
     lacks_endpoint,
     neuron_refusal,
     told_status,
@@ -285,9 +285,9 @@ class Relay:
         return LastBytes(stream.close())
 
     def _unplaced(self, message: str) -> str:
-        """What a neuron said, without the name of its host."""
+        """What a neuron said, without the names of its host and our key for it."""
         route = self.progress.route
-        return message if route is None else hide_host(message, route.base_url)
+        return message if route is None else hide_names(message, route.unspoken)
 
     async def _refused(self, answer: Answer) -> Outcome:
         """An error status: judge whether any work can have been done, and say it in our own words.

@@ -10,7 +10,7 @@ from cortexd.dialects.neuron_errors import (
     HIDDEN,
     RETRY_SECONDS_MAX,
     SAYING_CHARACTERS_MAX,
-    hide_host,
+    hide_names,
     hide_places,
     lacks_endpoint,
     neuron_refusal,
@@ -134,6 +134,10 @@ def test_a_neurons_retry_after_is_believed_within_reason(
         ("cannot reach beast:13131", f"cannot reach {HIDDEN}"),
         ("at 10.0.0.7 and 10.0.0.7:80", f"at {HIDDEN} and {HIDDEN}"),
         ("at [fe80::1%eth0]:8000", f"at {HIDDEN}"),
+        ("at 2001:db8::7, fe80::1%eth0 or ::1.", f"at {HIDDEN}, {HIDDEN} or {HIDDEN}."),
+        ("at ::ffff:10.0.0.7 and fd00::", f"at {HIDDEN} and {HIDDEN}"),
+        ("at 2001:0db8:0:0:0:ff00:42:8329", f"at {HIDDEN}"),
+        ("std::bad_alloc in a :: b at 7:5:3", None),
         ("beast.lan is down", f"{HIDDEN} is down"),
         ("localhost refused", f"{HIDDEN} refused"),
         ("HTTPConnectionPool(host='beast', port=1)", f"HTTPConnectionPool({HIDDEN}, port=1)"),
@@ -223,16 +227,20 @@ def test_other_statuses_say_it_by_themselves(status: int, lacks: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "address", "shown"),
+    ("told", "names", "shown"),
     [
-        ("It failed: Beast says no, beast.", "http://beast:13131", "It failed: HID says no, HID."),
-        ("It failed: on gpu-7.example.org", "https://gpu-7.example.org/x", "It failed: on HID"),
-        ("It failed: beasts, my-beast, beast.x", "http://beast", None),
-        ("It failed: at ::1", "http://[::1]:80", "It failed: at HID"),
-        ("The neuron failed.", "http://neuron:1", None),
-        ("The neuron failed: no neuron", "http://neuron:1", "The neuron failed: no HID"),
-        ("It failed: beast", "", None),
+        ("It failed: Beast says no, beast.", ["beast"], "It failed: HID says no, HID."),
+        ("It failed: on gpu-7.example.org", ["gpu-7.example.org"], "It failed: on HID"),
+        ("It failed: on gpu-7.example.org", ["gpu-7", "gpu-7.example.org"], "It failed: on HID"),
+        ("It failed: beasts, my-beast, beast.x", ["beast"], None),
+        ("It failed: at ::1", ["::1"], "It failed: at HID"),
+        ("It failed: key=sk-a+b/c= is wrong", ["h", "sk-a+b/c="], "It failed: key=HID is wrong"),
+        ("The neuron failed.", ["neuron"], None),
+        ("The neuron failed: no neuron", ["neuron"], "The neuron failed: no HID"),
+        ("It failed: beast", [], None),
     ],
 )
-def test_a_neurons_own_host_is_known_by_name(told: str, address: str, shown: str | None) -> None:
-    assert hide_host(told, address) == (shown or told).replace("HID", HIDDEN)
+def test_a_neurons_own_host_and_key_are_known_by_name(
+    told: str, names: list[str], shown: str | None
+) -> None:
+    assert hide_names(told, names) == (shown or told).replace("HID", HIDDEN)

@@ -9,7 +9,7 @@ import pytest
 from cortexd.config.schema import CatalogueModel, Neuron, Secret
 from cortexd.fleet.affinity import Mark
 from cortexd.fleet.breaker import State, Verdict
-from cortexd.fleet.reports import ModelId, ModelLoad
+from cortexd.fleet.reports import Discovery, ModelId, ModelLoad
 from cortexd.fleet.residents import Resident
 from cortexd.fleet.routing import Route, route_to
 from cortexd.fleet.serving import Serving
@@ -157,8 +157,22 @@ def test_a_neurons_key_goes_only_to_the_host_it_was_given_for(url: str, key: str
     )
     fleet.poll("n", models={A: offer})
     route = fleet.serve("a").route
-    assert route == Route(NeuronName("n"), "neuron", A, url, key)
+    hosts = ("n",) if key else ("elsewhere", "n")
+    assert route == Route(NeuronName("n"), "neuron", A, url, key, hosts=hosts)
     assert "sk-n" not in repr(route)
+
+
+def test_no_client_hears_what_a_neurons_machine_is_called_nor_the_key_for_it() -> None:
+    fleet = SmallFleet(
+        neuron("n", 10_000),
+        models=(CatalogueModel("a", vram_mb=1_000),),
+        configured=(Neuron("n", "http://n:1", api_key=Secret("sk-n")),),
+    )
+    offer = msgspec.structs.replace(on("a")[0], base_url="http://n:2")
+    fleet.poll("n", models={A: offer}, discovery=Discovery(hostname="gpu1.example.com"))
+    route = fleet.serve("a").route
+    assert set(route.unspoken) == {"n", "gpu1.example.com", "sk-n"}
+    assert msgspec.structs.replace(route, api_key=None).unspoken == route.hosts
 
 
 def test_a_key_follows_the_address_that_the_last_poll_told() -> None:
