@@ -32,8 +32,9 @@ class Event(msgspec.Struct, frozen=True):
     r"""One event, comment or empty line.
 
     `raw`: its bytes with the empty line that ends it; the `raw` of all events in a row are the
-    stream. `name`: its `event` field, b"" if none. `data`: its data lines joined by LF, None if
-    it has none. Example: raw b"data: [DONE]\n\n", name b"", data b"[DONE]".
+    stream, but for a byte order mark: it is one only at the very start, and a client may have had
+    something of ours before. `name`: its `event` field, b"" if none. `data`: its data lines joined
+    by LF, None if it has none. Example: raw b"data: [DONE]\n\n", name b"", data b"[DONE]".
     """
 
     raw: bytes
@@ -93,7 +94,7 @@ class Events:
             if is_one_line and raw.startswith(b"data: "):
                 events.append(Event(raw, b"", raw[6:-2]))
             else:
-                events.append(_read_lines(raw, raw))
+                events.append(_read_lines(raw))
             start = end + 2
         return start
 
@@ -142,17 +143,16 @@ class Events:
         return 0 if may_be_half else end
 
     def _event(self, raw: bytes) -> Event:
-        text = raw
         if self._at_start:
             self._at_start = False
-            text = raw.removeprefix(_BYTE_ORDER_MARK)
-        return _read_lines(raw, text)
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+        return _read_lines(raw)
 
 
-def _read_lines(raw: bytes, text: bytes) -> Event:
+def _read_lines(raw: bytes) -> Event:
     name = b""
     data: list[bytes] = []
-    for line in _LINE_END.split(text) if b"\r" in text else text.split(b"\n"):
+    for line in _LINE_END.split(raw) if b"\r" in raw else raw.split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
