@@ -105,15 +105,16 @@ async def _examine(asked: Neuron, written: Mapping[str, object]) -> Findings:
     """Ask what it is, then what it has, in its own words. `written`: all of it but its kind."""
     url = asked.endpoint
     async with watched_deadlines() as deadlines, aclosing(Pool(deadlines, CONNECT_SECONDS)) as pool:
-        recognized = recognize(await _answers(url, asked.api_key, pool))
+        answers, unheard = await _answers(url, asked.api_key, pool)
+        recognized = recognize(answers)
         if recognized.kind is None:
-            return Findings(url, None, recognized.why)
+            return Findings(url, None, "; ".join((recognized.why, *unheard[:1])))
         written = {**written, "kind": recognized.kind}
         neuron = msgspec.structs.replace(asked, kind=recognized.kind)
         control = control_of(neuron, pool, timeout_seconds=POLL_SECONDS)
         try:
-            (unheard,) = before_the_first_poll([neuron]).neurons.values()
-            view = fold(unheard, await control.poll())
+            (before,) = before_the_first_poll([neuron]).neurons.values()
+            view = fold(before, await control.poll())
         except PollFailed as failed:
             unknown = (f"what it has: {failed.reason}", NOT_TRIED)
             return Findings(url, recognized.kind, recognized.why, (), unknown, written)
@@ -122,23 +123,31 @@ async def _examine(asked: Neuron, written: Mapping[str, object]) -> Findings:
         return _found(url, recognized, view, written)
 
 
-async def _answers(url: str, key: Secret | None, pool: Pool) -> dict[str, Told]:
-    """One answer after the other: a small server is not to be stormed."""
+async def _answers(
+    url: str, key: Secret | None, pool: Pool
+) -> tuple[dict[str, Told], tuple[str, ...]]:
+    """One answer after the other: a small server is not to be stormed. And why others did not come
+    whole.
+    """
     answers: dict[str, Told] = {}
+    unheard: list[str] = []
     calls = Calls(url, key, pool)
     try:
         for path in QUESTIONS:
-            with trio.move_on_after(QUESTION_SECONDS):
-                try:
+            try:
+                with trio.fail_after(QUESTION_SECONDS):
                     status, body = await calls.ask("GET", path)
-                except NoAnswer:
-                    if not answers:
-                        break  # nobody is there; the other paths would tell no more
-                    continue
+            except trio.TooSlowError:
+                unheard.append(f"{path}: no whole answer within {QUESTION_SECONDS} s")
+            except NoAnswer as none:
+                unheard.append(f"{path}: {none.reason}")
+                if not answers:
+                    break  # nobody is there; the other paths would tell no more
+            else:
                 answers[path] = Told(status, _decoded(body))
     finally:
         await calls.aclose()
-    return answers
+    return answers, tuple(unheard)
 
 
 def _decoded(body: bytes) -> object:

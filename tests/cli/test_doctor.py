@@ -10,11 +10,13 @@ import pytest
 import trio
 import yaml
 
+from cortexd.cli import doctor as doctor_verb
 from cortexd.cli.main import main
 from cortexd.config.load import load
 from cortexd.demo.hardware import SimulatedModel
 from cortexd.demo.neuron import SimulatedNeuron
-from tests.fleet.engines.recorded import Recorded, Reply
+from cortexd.fleet.neuron import REPLY_BYTES_MAX
+from tests.fleet.engines.recorded import SILENT, Recorded, Reply
 from tests.fleet.engines.test_llama_router import models
 from tests.fleet.engines.test_llama_server import ALL
 from tests.fleet.engines.test_ollama import RESIDENT, TAGS
@@ -147,7 +149,23 @@ async def test_what_is_no_neuron_ends_with_1(
 
 def test_an_address_where_nobody_is_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "http://127.0.0.1:1"]) == 1
-    assert "nothing answers there" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no whole answer came from there; /v1/models: " in said
+    assert "connection refused" in said
+
+
+async def test_of_a_server_that_does_not_come_to_an_end_it_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_verb, "QUESTION_SECONDS", 0.05)
+    code, _ = await doctor(Recorded({}, otherwise=SILENT))
+    assert code == 1
+    said = capsys.readouterr().out
+    assert "no whole answer came from there; /v1/models: no whole answer within 0.05 s" in said
+    large = (200, b"[" * (REPLY_BYTES_MAX + 1))
+    code, _ = await doctor(Recorded({"GET /v1/models": large}))
+    assert code == 1
+    assert "there; /v1/models: it answered with more than" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

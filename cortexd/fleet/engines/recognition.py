@@ -56,7 +56,7 @@ def recognize(answers: Answers) -> Recognized:
         return Recognized(None, f"it wants a key: {', '.join(refused)}")
     if answers:
         return Recognized(None, "it answers, and has no list of models under /v1/models")
-    return Recognized(None, "nothing answers there")
+    return Recognized(None, "no whole answer came from there")
 
 
 def _fields(answers: Answers, path: str) -> dict[str, object]:

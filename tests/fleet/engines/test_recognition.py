@@ -71,7 +71,7 @@ def test_every_kind_is_recognized(kind: NeuronKind, replies: Mapping[str, Reply]
 
 
 def test_what_is_no_neuron_is_told_apart_from_what_wants_a_key_and_from_nothing() -> None:
-    assert recognize({}).why == "nothing answers there"
+    assert recognize({}).why == "no whole answer came from there"
     assert "has no list of models" in recognize(answers({})).why
     refused = recognize(answers({"/v1/models": (401, {"error": "Unauthorized"})}))
     assert (refused.kind, refused.why) == (None, "it wants a key: /v1/models")
