@@ -200,7 +200,7 @@ class Relay:
             outcome = outgrown or await self._through(serving.route, reservation)
             if progress.can_come_back:
                 traffic.withdraw(serving)
-            elif progress.elsewhere and not progress.lacks_endpoint:
+            elif progress.elsewhere:
                 traffic.doubt(serving)
         finally:
             traffic.end(serving, progress.verdict)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from cortexd.config.schema import Catalogue, CatalogueModel, Limit
 from cortexd.demo.hardware import SimulatedModel
@@ -193,6 +194,17 @@ async def test_a_neurons_error_is_shown_in_our_own_words(
         assert b"10.0.0.7" not in client.body
         charged = (await it.standing()).spent
         assert charged == (BOUND if status == 500 else 0), "only a 5xx may hide finished work"
+
+
+async def test_a_404_that_names_no_model_has_the_neuron_polled_at_once(tmp_path: Path) -> None:
+    """It may be about the path; or the neuron has lost the model, and its list says so."""
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}) as it:
+        neuron.switches.refuse(404, b"{}")
+        client = await it.ask(chat())
+        assert (client.status, client.error["code"]) == (400, "endpoint_not_served")
+        with trio.fail_after(20):
+            while neuron.counters.hits["/models"] < 2:
+                await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_a_streamed_request_that_fails_before_its_first_event_costs_nothing(
