@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cortexd.dialects.upper_bound import Bound, ModelLimits
 
 JSON = "application/json"
-_NESTED_AT_LEAST = 256
-"""Fewer brackets than these are no nesting that could exhaust a stack."""
+_NESTED_AT_LEAST_BYTES = 512
+"""Fewer hold no nesting that could exhaust a stack."""
 _ROOM_FRAMES = 64
 
 ReadT = TypeVar("ReadT")
@@ -216,7 +216,7 @@ def understood(
     refusal.
     """
     try:
-        if posted.count(b"[") + posted.count(b"{") < _NESTED_AT_LEAST:
+        if len(posted) < _NESTED_AT_LEAST_BYTES:
             return read(Body(posted), forward_fields)
         return _deeper(_ROOM_FRAMES, lambda: read(Body(posted), forward_fields))
     except Unfit as unfit:
