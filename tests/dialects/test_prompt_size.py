@@ -245,6 +245,14 @@ def test_a_template_may_name_the_called_tool_at_each_of_its_results(
         assert (results + 1) * named + marks <= size.text_bytes + size.tools_bytes
 
 
+def test_what_a_template_may_write_at_each_message_counts_with_each() -> None:
+    messages: list[dict[str, object]] = [{"role": "user", "content": "x"}] * 3
+    encoded, said = msgspec.json.encode(messages), b'"<b>"'
+    once = prompt_size(messages, encoded, [said])
+    each = prompt_size(messages, encoded, [said], at_each=[said])
+    assert each.tools_bytes - once.tools_bytes == 3 * rendered_bytes(said)
+
+
 def test_other_fields_of_the_prompt_count_beside_the_messages() -> None:
     tools = b'[{"type":"function"}]'
     size = size_of([{"role": "user", "content": "x"}], tools, b'"auto"')

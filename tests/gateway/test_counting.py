@@ -168,10 +168,10 @@ async def test_of_two_engines_with_their_own_templates_the_larger_count_decides(
         scripted(one.script, within_seconds=30) as first,
         scripted(two.script, within_seconds=30) as second,
     ):
-        for names in (("a", "b"), ("b", "a")):
-            neurons = dict(zip(names, (first.url, second.url), strict=True))
+        for urls in ((first.url, second.url), (second.url, first.url)):
+            neurons = dict(zip(("a", "b"), urls, strict=True))
             keys = (key(hard_cap=CAP),)
-            directory = tmp_path / names[0]
+            directory = tmp_path / str(urls.index(first.url))
             async with core(directory, neurons, kind="llama-server", keys=keys) as it:
                 assert (await it.ask(BODY)).status == status
                 if status == 200:
