@@ -22,10 +22,11 @@ from cortexd.config.files import read_secret
 from cortexd.config.problems import Report
 from cortexd.config.schema import Neuron, NeuronKind, Secret
 from cortexd.deadlines import watched_deadlines
-from cortexd.fleet.addresses import without_version_path
+from cortexd.fleet.addresses import address_of, without_version_path
 from cortexd.fleet.engines.abilities import loads
 from cortexd.fleet.engines.controls import control_of
 from cortexd.fleet.engines.recognition import QUESTIONS, Recognized, Told, recognize
+from cortexd.fleet.link import LinkBroken, connect
 from cortexd.fleet.neuron import Calls, NoAnswer, PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.view import NeuronView, before_the_first_poll, fold, status_of
@@ -90,10 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
     neuron = convert(Neuron, written, report, read_secret)
     for problem in report.problems:
         flag = _FLAGS.get(problem.where, problem.where)
-        print(f"cortexd doctor: {flag}: {problem.what}", file=sys.stderr)
+        hint = f"; {problem.hint}" if problem.hint else ""
+        print(f"cortexd doctor: {flag}: {problem.what}{hint}", file=sys.stderr)
     if report.problems:
         return 2
-    findings = trio.run(_examine, neuron, written)
+    findings = trio.run(examine, neuron, written)
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
@@ -101,11 +103,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if findings.kind is not None else 1
 
 
-async def _examine(asked: Neuron, written: Mapping[str, object]) -> Findings:
-    """Ask what it is, then what it has, in its own words. `written`: all of it but its kind."""
+async def examine(
+    asked: Neuron, written: Mapping[str, object], *, question_seconds: float = QUESTION_SECONDS
+) -> Findings:
+    """Ask what it is, then what it has, in its own words.
+
+    `written`: what the configuration will have, but for the kind; `question_seconds` is how long
+    each question may take. A server that does not answer is a finding, too. Checkpoints.
+    """
     url = asked.endpoint
+    absent = await _why_nobody(url)
+    if absent is not None:
+        return Findings(url, None, f"nothing answers there ({absent})")
     async with watched_deadlines() as deadlines, aclosing(Pool(deadlines, CONNECT_SECONDS)) as pool:
-        answers, unheard = await _answers(url, asked.api_key, pool)
+        answers, unheard = await _answers(url, asked.api_key, pool, question_seconds)
         recognized = recognize(answers)
         if recognized.kind is None:
             return Findings(url, None, "; ".join((recognized.why, *unheard[:1])))
@@ -123,8 +134,22 @@ async def _examine(asked: Neuron, written: Mapping[str, object]) -> Findings:
         return _found(url, recognized, view, written)
 
 
+async def _why_nobody(url: str) -> str | None:
+    """Why no connection comes about there, TLS aside; None: one does."""
+    plain = msgspec.structs.replace(address_of(url), secure=False)
+    try:
+        with trio.fail_after(CONNECT_SECONDS):
+            link = await connect(plain, None)
+    except LinkBroken as broken:
+        return broken.reason
+    except trio.TooSlowError:
+        return f"no connection within {CONNECT_SECONDS} s"
+    link.close()
+    return None
+
+
 async def _answers(
-    url: str, key: Secret | None, pool: Pool
+    url: str, key: Secret | None, pool: Pool, question_seconds: float
 ) -> tuple[dict[str, Told], tuple[str, ...]]:
     """One answer after the other: a small server is not to be stormed. And why others did not come
     whole.
@@ -135,14 +160,14 @@ async def _answers(
     try:
         for path in QUESTIONS:
             try:
-                with trio.fail_after(QUESTION_SECONDS):
+                with trio.fail_after(question_seconds):
                     status, body = await calls.ask("GET", path)
             except trio.TooSlowError:
-                unheard.append(f"{path}: no whole answer within {QUESTION_SECONDS} s")
+                unheard.append(f"{path}: no whole answer within {question_seconds:g} s")
             except NoAnswer as none:
                 unheard.append(f"{path}: {none.reason}")
                 if not answers:
-                    break  # nobody is there; the other paths would tell no more
+                    break  # the other paths would tell no more
             else:
                 answers[path] = Told(status, _decoded(body))
     finally:
