@@ -146,6 +146,8 @@ class _Transport(trio.abc.Stream):
     def __init__(self, link: PlainLink) -> None:
         self._link = link
         self.may_wait = True
+        self.is_asked = False
+        """Whether everything was read that came before: the stream has asked for more."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
@@ -160,6 +162,7 @@ class _Transport(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self.may_wait and self._link.is_quiet_now():
             raise _NothingCame
+        self.is_asked = True
         try:
             return await self._link.receive()
         except LinkBroken as broken:
@@ -207,7 +210,9 @@ class TlsLink:
     async def receive(self) -> bytes:
         """See `Link`."""
         try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            self._transport.is_asked = False
+            return data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise LinkBroken(_reason(error)) from error
 
@@ -229,8 +234,10 @@ class TlsLink:
         return False
 
     def has_unread(self) -> bool:
-        """See `Link`. What has come may be no more than a session ticket."""
-        return self._link.has_unread()
+        """See `Link`. What has come may be no more than a session ticket; and several records come
+        at once, of which the stream gives out one at a time.
+        """
+        return not self._transport.is_asked or self._link.has_unread()
 
     def close(self) -> None:
         """See `Link`. Without a closing handshake: what matters is that the neuron hears it now."""

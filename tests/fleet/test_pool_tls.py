@@ -10,6 +10,7 @@ import trio.testing
 import trustme
 
 from cortexd.deadlines import Deadlines
+from cortexd.fleet.outgoing import NO_LINES, Outgoing
 from cortexd.fleet.pool import NeuronBroke, NeuronUnreachable, Pool
 from tests.fleet.scripted import CHUNKED_HEAD, Peer, answering, ask, ok, scripted, whole
 
@@ -79,6 +80,46 @@ async def test_a_cancel_while_an_idle_tls_connection_is_looked_at_closes_it(
             await ask(pool, neuron.url)
         assert scope.cancelled_caught
         assert pool.idle_links == 0
+
+
+@pytest.mark.parametrize("records", [1, 2, 20])
+async def test_what_a_cancel_leaves_unread_is_told_although_it_has_left_the_kernel(
+    authority: trustme.CA, deadlines: Deadlines, records: int
+) -> None:
+    """Many records come in one read, and are given out one by one."""
+    left: list[str] = []
+    pool = trusting_pool(authority, deadlines)
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    may_go_on = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(head)
+        await may_go_on.wait()
+        for _ in range(records):
+            await peer.send(b"1\r\nx\r\n")
+        await peer.hung_up()
+
+    async with scripted(script, tls=server_context(authority)) as neuron:
+        outgoing = Outgoing(neuron.url, "POST", "/x", NO_LINES, b"{}", b"r")
+        answer = await pool.send(
+            outgoing,
+            first_byte_seconds=5,
+            between_bytes_seconds=5,
+            left_unread=lambda: left.append("unread"),
+        )
+        may_go_on.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await answer.read() == b"x"
+        async with trio.open_nursery() as nursery:
+            if records == 1:  # it waits for more, as a stream does between two tokens
+                nursery.start_soon(answer.read)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            else:
+                nursery.cancel_scope.cancel()
+                await answer.read()
+        assert left == ["unread"] * (records > 1)
 
 
 async def test_a_certificate_that_nobody_trusts_is_unreachable(
