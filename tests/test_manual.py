@@ -39,7 +39,7 @@ from cortexd.gateway import answers, no_work
 from cortexd.gateway.auth import PRINCIPAL_HEADERS
 from cortexd.gateway.budget import over_cap
 from cortexd.gateway.endpoints import ENDPOINTS
-from cortexd.gateway.pipeline import TEMPLATE_TOKENS_MAX
+from cortexd.gateway.learning import BESIDE_TOOLS_TOKENS_MAX, TEMPLATE_TOKENS_MAX
 from cortexd.ledger.cap_windows import BALANCE, rolling
 from cortexd.ledger.charging import IN_FLIGHT_TOKENS, Charge
 from cortexd.ledger.entries import Refused, Standing, Why, key_scope
@@ -481,7 +481,8 @@ def test_the_statuses_that_cost_nothing_are_those_of_the_code() -> None:
 
 def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:
     text = page("budgets.md")
-    for number in (IN_FLIGHT_TOKENS, TEMPLATE_TOKENS_MAX, OUTPUT_TOKENS_DEFAULT):
+    numbers = IN_FLIGHT_TOKENS, TEMPLATE_TOKENS_MAX, BESIDE_TOOLS_TOKENS_MAX, OUTPUT_TOKENS_DEFAULT
+    for number in numbers:
         assert re.search(rf"\b{number}\b", text), number
 
 

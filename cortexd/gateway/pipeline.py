@@ -32,6 +32,7 @@ from cortexd.gateway.counting import closer, could_fit, least_bound
 from cortexd.gateway.endpoints import Endpoint, EndpointKind, Match, find, spoken_at
 from cortexd.gateway.exchange import Client, Head, Incoming
 from cortexd.gateway.heartbeats import Heartbeats
+from cortexd.gateway.learning import added_by_template
 from cortexd.gateway.neuron_headers import neuron_headers
 from cortexd.gateway.outlook import Outlook
 from cortexd.gateway.relay import LastBytes, Relay, Reply
@@ -41,9 +42,6 @@ from cortexd.ledger.desk import Desk, LedgerBusy, LedgerDown, Reservation, unjou
 from cortexd.ledger.entries import Refused
 
 log = logging.getLogger("cortexd.gateway")
-
-TEMPLATE_TOKENS_MAX = 16_384
-"""Most template tokens that are learned for a model by itself; the catalogue may say more."""
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -231,7 +229,9 @@ class Gateway:
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        if added := _added_by_template(bounded, granted):
+        if added := added_by_template(
+            bounded.request.asked, bounded.limits, bounded.ceiling, granted.ending
+        ):
             await self._desk.learn(bounded.model, added)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
@@ -383,18 +383,3 @@ class Gateway:
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _added_by_template(bounded: Bounded, settled: Reservation) -> int:
-    """What a template was seen to add, if that is more than the bytes of its prompts pay for.
-
-    Only text tells; an image costs what it costs. A neuron that claims more than any template adds
-    is not believed: it would lock the model.
-    """
-    asked = bounded.request.asked
-    usage = settled.ending.usage if settled.ending is not None else None
-    if usage is None or asked.prompt.has_media or not (asked.prompts and asked.teaches):
-        return 0
-    beyond = usage.prompt_tokens - bounded.ceiling.prompt_tokens
-    added = bounded.limits.template_tokens - (-beyond // asked.prompts)
-    return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0

@@ -467,6 +467,23 @@ async def test_what_a_client_has_a_template_say_is_not_learned(tmp_path: Path) -
         assert it.told[-1].reserved == BOUND
 
 
+@pytest.mark.parametrize(("beyond", "is_learned"), [(1024, True), (1025, False)])
+async def test_of_a_prompt_with_tools_little_is_learned(
+    tmp_path: Path, beyond: int, *, is_learned: bool
+) -> None:
+    """What a template makes of a client's tools is not the model's affair."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    keys = [key(hard_cap=100_000)]
+    async with fake_neuron() as neuron, core(tmp_path, {"a": neuron.url}, keys=keys) as it:
+        await it.ask(chat(tools=tools))
+        prompt_tokens = (it.told[-1].reserved or 0) - 20
+        told = {"prompt_tokens": prompt_tokens + beyond, "completion_tokens": 3}
+        neuron.switches.usage = dict[str, object](told)
+        await it.ask(chat(tools=tools))
+        await it.ask(chat())
+        assert it.told[-1].reserved == BOUND + beyond * is_learned
+
+
 async def test_a_neuron_that_claims_an_absurd_prompt_does_not_lock_the_model(
     tmp_path: Path,
 ) -> None:

@@ -382,15 +382,24 @@ MUTANTS = (
             "            output_tokens = granted.bound.output_tokens\n",
             "            output_tokens = asked.output_requested or 10**6\n",
         ),
+    ),
+    *of_file(
+        "cortexd/gateway/learning.py",
+        PIPELINE,
         (
             "what a template adds is never learned",
-            "return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0",
+            "return added if beyond > 0 and added <= most else 0",
             "return 0",
         ),
         (
             "a neuron that lies about its template locks the model",
-            "return added if beyond > 0 and added <= TEMPLATE_TOKENS_MAX else 0",
+            "return added if beyond > 0 and added <= most else 0",
             "return added if beyond > 0 else 0",
+        ),
+        (
+            "tools teach as much as texts do",
+            "most = BESIDE_TOOLS_TOKENS_MAX if asked.prompt.tools_bytes else TEMPLATE_TOKENS_MAX",
+            "most = TEMPLATE_TOKENS_MAX",
         ),
         (
             "images teach the template",
