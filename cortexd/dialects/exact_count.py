@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cortexd.dialects.engine_traits import Count
 
-_LONG_TALES = frozenset({"documents"})
+_LONG_TALES = frozenset({"documents", "reasoning_effort"})
 """Fields that a template tells at length, in more words of its own than their bytes pay for."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

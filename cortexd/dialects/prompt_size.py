@@ -63,8 +63,8 @@ NORMALISED_AT_ONCE = 128
 NORMALISED_SEAM_BYTES = 16
 """What a run of accents that spans two such calls can differ by from one call."""
 
-EXPONENT_GROWTH_BYTES = 16
-"""What a number can grow by when it is written again: 1e15 becomes 1000000000000000.0."""
+EXPONENT_GROWTH_BYTES = 320
+"""What a number can grow by when it is written again: llama.cpp writes 1e308 with all its zeros."""
 
 _EXPONENT = re.compile(rb"[0-9][eE]")
 _MEDIA_KEYS = frozenset(MEDIA)
@@ -109,14 +109,22 @@ def prompt_size(
         tally.add_message(message)
     return PromptSize(
         text_bytes=text_bytes - tally.payload_bytes,
-        tools_bytes=tally.growth_bytes(rendered_fields)
-        + sum(map(len, rendered_fields))
+        tools_bytes=tally.growth_bytes()
+        + _times_told(messages) * sum(map(rendered_bytes, rendered_fields))
         + len(messages) * sum(map(rendered_bytes, at_each)),
         images=tally.items[IMAGE],
         audios=tally.items[AUDIO],
         files=tally.items[FILE],
         media_bytes=tally.payload_bytes,
     )
+
+
+def _times_told(messages: list[dict[str, object]]) -> int:
+    """How often a template may write tools: before the last user message, says the one of Mistral,
+    and takes every message that is equal to it for the last.
+    """
+    asked = [message for message in messages if message.get("role") == "user"]
+    return max(1, asked.count(asked[-1])) if asked else 1
 
 
 class _Tally:
@@ -146,15 +154,15 @@ class _Tally:
         if message.get("role") not in _ROLES_OF_TEXT:
             self._results.append(content)
 
-    def growth_bytes(self, rendered_fields: list[bytes]) -> int:
-        """Bound what templates add where they write JSON out again: tools, calls and their
-        arguments, and what tools said, of which some write only the strings with `tojson`, each
-        below the name of a tool that was called before.
+    def growth_bytes(self) -> int:
+        """Bound what templates add where they write JSON out again: calls and their arguments, and
+        what tools said, of which some write only the strings with `tojson`, each below the name of
+        a tool that was called before.
 
         The growth of a row of JSON values is the sum of theirs, so they are measured as one: those
         without escapes, which are quickly looked through, and the others.
         """
-        values = [*rendered_fields, *map(_ENCODER.encode, self._calls)]
+        values = [_ENCODER.encode(calls) for calls in self._calls]
         odd: list[bytes] = []
         for arguments in self._arguments:
             (values if _is_json(arguments) else odd).append(arguments.encode())

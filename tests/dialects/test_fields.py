@@ -163,7 +163,7 @@ def test_words_for_a_template_are_bounded_as_said_with_every_message(words: obje
 
 def test_a_switch_of_the_template_costs_its_bytes_once() -> None:
     kwargs = {"enable_thinking": False, "tools_in_user_message": None}
-    turns = [{"role": "user", "content": "a"}] * 40
+    turns = [{"role": "user", "content": str(number)} for number in range(40)]
     asked = understood(body_with(messages=turns, chat_template_kwargs=kwargs))
     assert asked.prompt.tools_bytes < 3 * len(json.dumps(kwargs))
 

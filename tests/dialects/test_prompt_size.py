@@ -245,6 +245,25 @@ def test_a_template_may_name_the_called_tool_at_each_of_its_results(
         assert (results + 1) * named + marks <= size.text_bytes + size.tools_bytes
 
 
+def test_tools_count_before_each_message_that_equals_the_last_of_the_user() -> None:
+    """The template of Mistral writes them there."""
+    tools = b'[{"type":"function","function":{"name":"f"}}]'
+    turns: list[dict[str, object]] = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    assert size_of(turns, tools).tools_bytes == rendered_bytes(tools)
+    assert size_of(turns[:2] * 20, tools).tools_bytes == 20 * rendered_bytes(tools)
+    assert size_of(turns[1:2], tools).tools_bytes == rendered_bytes(tools)
+
+
+def test_a_number_may_be_written_with_all_its_zeros() -> None:
+    """By the template engine of llama.cpp."""
+    tools = b"[" + b",".join([b"1e308"] * 100) + b"]"
+    assert rendered_bytes(tools) >= 100 * len(f"{1e308:f}")
+
+
 def test_what_a_template_may_write_at_each_message_counts_with_each() -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "x"}] * 3
     encoded, said = msgspec.json.encode(messages), b'"<b>"'

@@ -43,6 +43,11 @@ MUTANTS = (
             "self._name_bytes",
         ),
         (
+            "tools are paid for once, however often a template tells them",
+            "_times_told(messages) * sum(map(rendered_bytes, rendered_fields))",
+            "sum(map(rendered_bytes, rendered_fields))",
+        ),
+        (
             "words for the template are paid for once, however many messages there are",
             "len(messages) * sum(map(rendered_bytes, at_each))",
             "sum(map(rendered_bytes, at_each))",
