@@ -37,6 +37,11 @@ class Address(msgspec.Struct, frozen=True):
         return f"{'https' if self.secure else 'http'}://{self.host_header}{self.prefix}"
 
 
+def is_host_name(text: str) -> bool:
+    """Whether a text could be the name of a host, or its IPv4 address."""
+    return _HOST_NAME.fullmatch(text) is not None
+
+
 @functools.lru_cache(maxsize=256)
 def address_of(base_url: str) -> Address:
     """Take a base URL apart; raises ValueError, whose text may be shown, if it is not one."""
@@ -85,7 +90,7 @@ def _as_in_a_url(host: str) -> str:
         except ValueError:  # pragma: no cover - urlsplit finds it first, since Python 3.11.4
             raise ValueError("an IPv6 address that is not one") from None
         return f"[{host.partition('%')[0]}]"
-    if not _HOST_NAME.fullmatch(host):
+    if not is_host_name(host):
         raise ValueError("no usable host")
     return host
 

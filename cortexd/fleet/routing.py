@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.config.schema import NeuronKind
-from cortexd.fleet.addresses import address_of
+from cortexd.fleet.addresses import address_of, is_host_name
 from cortexd.fleet.affinity import Affinity, first
 from cortexd.fleet.breaker import Breakers, Verdict
 from cortexd.fleet.reports import ModelId
@@ -68,9 +68,13 @@ def route_to(neuron: NeuronView, model: ModelId, api_key: Secret | None) -> Rout
     key, host, home = None, address_of(base_url).host, address_of(neuron.endpoint).host
     if api_key is not None and host == home:
         key = api_key.reveal()
-    named = neuron.discovery.hostname if neuron.discovery is not None else ""
-    hosts = tuple(sorted({host, home, named} - {""}))
-    return Route(neuron.name, neuron.kind, model, base_url, key, neuron.anthropic, hosts)
+    hosts = {host, home}
+    # Text of a neuron, of any length: what is kept of it is looked for in each of its errors.
+    if neuron.discovery is not None and is_host_name(neuron.discovery.hostname):
+        hosts.add(neuron.discovery.hostname)
+    return Route(
+        neuron.name, neuron.kind, model, base_url, key, neuron.anthropic, tuple(sorted(hosts))
+    )
 
 
 class Replica(msgspec.Struct, frozen=True):

@@ -175,6 +175,17 @@ def test_no_client_hears_what_a_neurons_machine_is_called_nor_the_key_for_it() -
     assert msgspec.structs.replace(route, api_key=None).unspoken == route.hosts
 
 
+@pytest.mark.parametrize("hostname", ["", "h" * 254, "two words", "h" * 4_000_000])
+def test_what_cannot_be_the_name_of_a_host_is_looked_for_in_no_error(hostname: str) -> None:
+    """It is a neuron's own text, of any length, and would be made into a pattern."""
+    there = neuron("n", 10_000, has=[on("a")])
+    home = route_to(there, A, None).hosts
+    named = msgspec.structs.replace(there, discovery=Discovery(hostname=hostname))
+    assert route_to(named, A, None).hosts == home
+    longest = msgspec.structs.replace(there, discovery=Discovery(hostname="h" * 253))
+    assert set(route_to(longest, A, None).hosts) == {*home, "h" * 253}
+
+
 def test_a_key_follows_the_address_that_the_last_poll_told() -> None:
     fleet = SmallFleet(
         neuron("n", 10_000),
