@@ -219,7 +219,7 @@ def _hindrance(neuron: NeuronView, model: ModelId, books: Books) -> Why | None:
         return None
     if neuron.undiscovered_polls > UNTOLD_POLLS_MAX:
         return Why.UNDISCOVERED
-    if neuron.discovery is None or neuron.is_stale:
+    if neuron.discovery is None or neuron.is_stale or neuron.memory_is_old:
         return Why.NOT_KNOWN_YET
     return Why.WARMING_UP if books.loads_by_itself(neuron) else None
 

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 NeuronName = NewType("NeuronName", str)
 
-HEALTH = "/health"
-"""The call in which a neuron of kind `neuron` tells of its memory."""
-
 UNTOLD_POLLS_MAX = 12
 """After so many polls in a row nobody waits any more for what a neuron does not tell: a minute."""
 
@@ -122,12 +119,12 @@ class DeviceView(msgspec.Struct, frozen=True):
 class NeuronView(msgspec.Struct, frozen=True):
     """What is known of one neuron. `misses`: failed polls in a row, the last one's `reason`.
 
-    `healthy` is false until the first answer. `is_stale`: something left it since it last told of
-    its memory, so that is of before. `withheld`: calls that did not answer the last poll, so what
-    they told before stands. `discovery`, `activation` and `uptime_seconds` are
-    None while unknown, and always for a kind that cannot tell; so is `started_after_ms`: the neuron
-    has been up since some time after that. `undiscovered`: why the discovery
-    is not known, in so many `undiscovered_polls` in a row. `anthropic`: as configured.
+    `healthy` is false until the first answer. `is_stale`: something left it since the last one.
+    `memory_is_old`: something left it since it last told of its memory. `withheld`: calls that did
+    not answer the last poll, so what they told before stands. `discovery`, `activation` and
+    `uptime_seconds` are None while unknown, and always for a kind that cannot tell; so is
+    `started_after_ms`: the neuron has been up since some time after that. `undiscovered`: why the
+    discovery is not known, in so many `undiscovered_polls` in a row. `anthropic`: as configured.
     """
 
     name: NeuronName
@@ -143,6 +140,7 @@ class NeuronView(msgspec.Struct, frozen=True):
     uptime_seconds: float | None = None
     started_after_ms: int | None = None
     is_stale: bool = False
+    memory_is_old: bool = False
     withheld: tuple[str, ...] = ()
     undiscovered: str | None = None
     undiscovered_polls: int = 0
@@ -159,8 +157,9 @@ class Answered(msgspec.Struct, frozen=True):
     """A poll that succeeded. `endpoints`: base URLs by model; `health` None: not told for long.
 
     `loads`: how busy models are, where something else than `health` tells. `withheld`: calls that
-    did not answer this time; what they told a while ago stands in for it. `undiscovered`: why it
-    tells no discovery, where it should. `started_after_ms`: when the neuron began at the earliest,
+    did not answer this time; what they told a while ago stands in for it, and `memory_withheld` is
+    whether that goes for memory. `undiscovered`: why it tells no discovery, where it should.
+    `started_after_ms`: when the neuron began at the earliest,
     by the time of the fleet.
     """
 
@@ -170,6 +169,7 @@ class Answered(msgspec.Struct, frozen=True):
     discovery: Discovery | None = None
     loads: tuple[ModelLoad, ...] = ()
     withheld: tuple[str, ...] = ()
+    memory_withheld: bool = False
     undiscovered: str | None = None
     started_after_ms: int | None = None
 
@@ -235,7 +235,7 @@ def _after_an_answer(neuron: NeuronView, report: Answered) -> NeuronView:
         activation=health.activation if health else None,
         uptime_seconds=health.uptime_secs if health else None,
         started_after_ms=report.started_after_ms,
-        is_stale=neuron.is_stale and HEALTH in report.withheld,
+        memory_is_old=(neuron.is_stale or neuron.memory_is_old) and report.memory_withheld,
         withheld=report.withheld,
         undiscovered=report.undiscovered,
         undiscovered_polls=neuron.undiscovered_polls + 1 if report.undiscovered else 0,

@@ -5,7 +5,7 @@ from cortexd.fleet.errands import Errand
 from cortexd.fleet.orders import Failure, Load, Unload, Why
 from cortexd.fleet.reports import ModelId
 from cortexd.fleet.serving import Cause, Serving, Unserved
-from cortexd.fleet.view import NeuronName
+from cortexd.fleet.view import Answered, NeuronName, fold
 from tests.fleet.situations import neuron, on
 from tests.support.small_fleet import SmallFleet
 
@@ -185,6 +185,16 @@ def test_an_unload_is_done_when_a_poll_after_it_does_not_show_the_model() -> Non
     told.fleet.pass_ms(1_000)
     assert not errand.is_over
     told.fleet.poll("n")
+    told.fleet.pass_ms(250)
+    assert (errand.is_over, errand.failed) == (True, None)
+
+
+def test_an_unload_is_done_by_the_list_alone_while_the_neuron_does_not_tell_its_memory() -> None:
+    told = with_a()
+    errand = told.unload("a")
+    unloaded(told)
+    known = told.fleet.board.view.neurons[N]
+    told.fleet.board.publish(fold(known, Answered((), memory_withheld=True)))
     told.fleet.pass_ms(250)
     assert (errand.is_over, errand.failed) == (True, None)
 

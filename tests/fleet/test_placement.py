@@ -245,6 +245,12 @@ def test_a_neuron_that_has_not_told_its_cards_is_waited_for() -> None:
     assert answer(situation(neuron("a", 9, told=False), models=[BIG])) == Busy(Why.NOT_KNOWN_YET)
 
 
+@pytest.mark.parametrize("unsure", ["is_stale", "memory_is_old"])
+def test_a_neuron_that_something_left_since_it_told_its_memory_is_waited_for(unsure: str) -> None:
+    left = msgspec.structs.replace(neuron("a", 24_000), **{unsure: True})
+    assert answer(situation(left, models=[BIG])) == Busy(Why.NOT_KNOWN_YET)
+
+
 @pytest.mark.parametrize(
     "where",
     [

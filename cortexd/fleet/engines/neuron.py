@@ -37,7 +37,7 @@ from cortexd.fleet.reports import (
     read_health,
     read_models,
 )
-from cortexd.fleet.view import HEALTH, Answered, status_of
+from cortexd.fleet.view import Answered, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cortexd.fleet.pool import Pool
 
 
+_HEALTH = "/health"
 _DISCOVERY = "/discovery"
 
 
@@ -74,12 +75,14 @@ class NeuronControl:
             await self._addresses.look_up(models)
         if models is None:
             raise PollFailed(f"/models: no answer within {self._timeout_seconds:g} s")
+        withheld = self._calls.take_withheld()
         return Answered(
             tuple(models),
             self._addresses.by_model,
             health,
             self._discovery,
-            withheld=self._calls.take_withheld(),
+            withheld=withheld,
+            memory_withheld=_HEALTH in withheld,
             undiscovered=undiscovered,
             started_after_ms=started_after_ms,
         )
@@ -89,7 +92,7 @@ class NeuronControl:
         when it began at the earliest.
         """
         read = partial(_told_at, trio.current_time())
-        told = await self._calls.maybe(HEALTH, read, within_seconds=self._timeout_seconds / 2)
+        told = await self._calls.maybe(_HEALTH, read, within_seconds=self._timeout_seconds / 2)
         return (None, None) if told is None else told
 
     def _notice_a_restart(self, health: Health | None) -> None:
