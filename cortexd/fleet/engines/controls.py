@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from cortexd.fleet.addresses import without_version_path
@@ -80,7 +81,11 @@ class EngineControl:
         self._timeout_seconds = timeout_seconds
 
     async def poll(self) -> Answered:
-        """See `Control`."""
+        """See `Control`. What was withheld is told here alone: loads and unloads look too."""
+        answered = await self._look()
+        return msgspec.structs.replace(answered, withheld=self._calls.take_withheld())
+
+    async def _look(self) -> Answered:
         with trio.move_on_after(self._timeout_seconds):
             try:
                 return await self._engine.look()
@@ -147,7 +152,7 @@ class EngineControl:
     async def _report(self, model: ModelId) -> ModelReport | None:
         """What the engine lists of a model now; None: it does not answer, which may be the load."""
         try:
-            answered = await self.poll()
+            answered = await self._look()
         except PollFailed:
             return None
         found = [report for report in answered.models if report.id == model]

@@ -105,7 +105,6 @@ class Engine(ABC):
             found,
             dict.fromkeys((model.id for model in found), self.base_url),
             loads=tuple(loads),
-            withheld=self.calls.take_withheld(),
         )
 
     async def told_to_load(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:

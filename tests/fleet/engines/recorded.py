@@ -53,14 +53,19 @@ class Recorded:
             self.asked.append(call)
             if method == "POST":
                 self.sent.append((path, json.loads(body) if body else None))
-            reply = self.replies.get(call, self.otherwise)
-            self.replies.update(self.then.get(call, {}))
+            reply = await self.reply(call)
             if reply == SILENT:
                 await peer.hung_up()
                 return
             if reply == BREAKS_OFF:
                 return
             await peer.send(_on_the_wire(reply))
+
+    async def reply(self, call: str) -> Reply:
+        """What is answered to a call."""
+        reply = self.replies.get(call, self.otherwise)
+        self.replies.update(self.then.get(call, {}))
+        return reply
 
 
 def _on_the_wire(reply: Reply) -> bytes:

@@ -28,10 +28,13 @@ from cortexd.fleet.load_calls import LoadFailed, UnloadFailed
 from cortexd.fleet.neuron import PollFailed
 from cortexd.fleet.pool import Pool
 from cortexd.fleet.reports import Garbage, ModelId
+from cortexd.fleet.view import Answered
 from tests.fleet.engines.recorded import BREAKS_OFF, SILENT, Recorded, Reply, engine, spec
 from tests.fleet.engines.test_llama_router import DONE, models
+from tests.fleet.engines.test_llama_server import PROPS, SLOTS
 
 KINDS = get_args(NeuronKind)
+OF_A = "?model=a&autoload=false"
 READERS = [
     read_router_models,
     read_props,
@@ -125,6 +128,50 @@ async def test_whatever_an_engine_answers_a_load_and_an_unload_end_in_a_failure_
         with contextlib.suppress(PollFailed):
             await control.poll()
         assert await control.capabilities(ModelId("a")) is None
+
+
+class Overlap(Recorded):
+    """A router whose second look, of a load, waits for a poll that has got as far as its slots; and
+    that poll for `load_ended`. Neither is told the properties of what is loaded.
+    """
+
+    def __init__(self) -> None:
+        loaded = {"GET /v1/models": models(a="loaded", b="loading"), "POST /models/load": DONE}
+        super().__init__({**loaded, f"GET /props{OF_A}": PROPS, f"GET /slots{OF_A}": SLOTS})
+        self.load_looks, self.poll_waits, self.load_ended = (trio.Event() for _ in range(3))
+
+    async def reply(self, call: str) -> Reply:
+        times = self.asked.count(call)
+        if (call, times) == ("GET /v1/models", 2):
+            self.replies[f"GET /props{OF_A}"] = (503, "")
+            self.replies[call] = models(a="loaded", b="loaded")
+            self.load_looks.set()
+            await self.poll_waits.wait()
+        elif (call, times) == (f"GET /slots{OF_A}", 2):
+            self.poll_waits.set()
+            await self.load_ended.wait()
+        return await super().reply(call)
+
+
+async def test_a_load_takes_no_word_of_what_was_withheld_from_a_poll(pool: Pool) -> None:
+    """Else the poller misses it, or finds it new at the next poll and logs it again."""
+    overlap = Overlap()
+    polled: list[Answered] = []
+    async with engine("llama-router", overlap, pool, timeout_seconds=20) as (control, _):
+
+        async def poll() -> None:
+            polled.append(await control.poll())
+
+        async def load() -> None:
+            await control.load(spec("b"))
+            overlap.load_ended.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load, name="load")
+            await overlap.load_looks.wait()
+            nursery.start_soon(poll, name="poll")
+        assert polled[0].withheld == ("/props",)
+        assert (await control.poll()).withheld == ("/props",)
 
 
 async def test_the_caller_bounds_a_load(pool: Pool) -> None:
