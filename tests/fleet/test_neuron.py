@@ -70,6 +70,51 @@ async def test_a_neuron_began_no_sooner_than_its_seconds_allow(
         await control.aclose()
 
 
+@pytest.mark.parametrize("told", ["{}", '{"uptime_secs":0}', '{"models":[]}'])
+async def test_a_neuron_that_does_not_tell_its_uptime_began_nobody_knows_when(
+    pool: Pool, mock_clock: Clock, told: str
+) -> None:
+    """Else it begins with every poll, and no load outlives the next one."""
+    talk = Talk()
+    talk.replies["/health"] = ok(told.encode())
+    mock_clock.jump(100)
+    async with scripted(talk.script, within_seconds=60) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+        answered = await control.poll()
+        assert (answered.health is None, answered.started_after_ms) == (False, None)
+        await control.aclose()
+
+
+@pytest.mark.parametrize(
+    ("polls", "started_after_ms"),
+    [
+        pytest.param((5, 5, 5), (94_000, 95_000, 95_000), id="stands still"),
+        pytest.param((5, 0, 5), (94_000, None, 95_000), id="is left out once"),
+        pytest.param((60, 60, 120), (39_000, 40_000, 39_000), id="is told in minutes"),
+        pytest.param((5, 34, 64), (94_000, 95_000, 95_000), id="was nearly a second more"),
+        pytest.param((50, 2, 32), (49_000, 127_000, 127_000), id="restarts"),
+        pytest.param((50, 0, 30), (49_000, None, 129_000), id="restarts just now"),
+    ],
+)
+async def test_only_an_uptime_that_falls_shows_a_restart(
+    pool: Pool,
+    mock_clock: Clock,
+    polls: tuple[int, ...],
+    started_after_ms: tuple[int | None, ...],
+) -> None:
+    """A load that began after a neuron was heard of must not look older than its process."""
+    talk, told = Talk(), []
+    mock_clock.jump(100)
+    async with scripted(talk.script, within_seconds=100) as neuron:
+        control = control_of(beast(neuron.url), pool, timeout_seconds=2)
+        for uptime in polls:
+            talk.replies["/health"] = ok(b'{"uptime_secs":%d}' % uptime)
+            told.append((await control.poll()).started_after_ms)
+            mock_clock.jump(30)
+        await control.aclose()
+    assert tuple(told) == started_after_ms
+
+
 async def test_a_silent_discovery_costs_the_discovery_only(pool: Pool, mock_clock: Clock) -> None:
     answered = await poll_with_a_silent("/discovery", pool, mock_clock, silent_seconds=0.5)
     assert answered.health is not None

@@ -8,6 +8,7 @@ polls are due, what is to be loaded and what follows from either.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -60,6 +61,7 @@ class NeuronControl:
         self._addresses = _Addresses(self._calls, neuron.endpoint, timeout_seconds / 4)
         self._discovery: Discovery | None = None
         self._uptime_seconds = 0.0
+        self._start = _Start()
 
     async def poll(self) -> Answered:
         """See `Control`."""
@@ -69,7 +71,9 @@ class NeuronControl:
         undiscovered = None if self._discovery else f"{_DISCOVERY}: no time was left to ask"
         with trio.move_on_after(self._timeout_seconds):
             models = await self._calls.read("/models", _listed)
-            health, started_after_ms = await self._health()
+            health, asked = await self._health()
+            if health is not None:
+                started_after_ms = self._start.after_ms(asked, health.uptime_secs)
             self._notice_a_restart(health)
             undiscovered = await self._discover()
             await self._addresses.look_up(models)
@@ -87,13 +91,14 @@ class NeuronControl:
             started_after_ms=started_after_ms,
         )
 
-    async def _health(self) -> tuple[Health | None, int | None]:
+    async def _health(self) -> tuple[Health | None, float]:
         """How busy it is, if it says so in half of the time a poll has, or did a while ago; and
-        when it began at the earliest.
+        when it was asked for that.
         """
-        read = partial(_told_at, trio.current_time())
+        now = trio.current_time()
+        read = partial(_told_at, now)
         told = await self._calls.maybe(_HEALTH, read, within_seconds=self._timeout_seconds / 2)
-        return (None, None) if told is None else told
+        return (None, now) if told is None else told
 
     def _notice_a_restart(self, health: Health | None) -> None:
         """A neuron that has been up for less time than before may have its models elsewhere now."""
@@ -164,12 +169,9 @@ class NeuronControl:
         await self._calls.aclose()
 
 
-def _told_at(asked: float, body: bytes) -> tuple[Health, int]:
-    """A health that was asked for at that time, and the earliest start, in ms, that goes with it:
-    neurons count in whole seconds.
-    """
-    health = read_health(body)
-    return health, int((asked - health.uptime_secs - 1) * 1000)
+def _told_at(asked: float, body: bytes) -> tuple[Health, float]:
+    """A health, and when it was asked for."""
+    return read_health(body), asked
 
 
 def _listed(body: bytes) -> Sequence[ModelReport]:
@@ -177,6 +179,32 @@ def _listed(body: bytes) -> Sequence[ModelReport]:
         return few_enough(read_models(body))
     except Garbage as garbage:
         raise PollFailed(f"the model list is no model list: {garbage.reason}") from None
+
+
+class _Start:
+    """When a neuron began at the earliest, by what it says of how long it has been up.
+
+    Only an uptime that falls shows a restart. By one that is told in minutes, or that stands still,
+    the neuron would begin anew with every poll, and no load would outlive the next one.
+    """
+
+    def __init__(self) -> None:
+        """It has told nothing."""
+        self._uptime_seconds = math.inf
+        self._after_ms = 0
+
+    def after_ms(self, asked: float, uptime_seconds: float) -> int | None:
+        """The same with what it said when it was asked; None: that was no uptime.
+
+        Neurons count in whole seconds: a later word can be up to one closer to the truth.
+        """
+        if not uptime_seconds:
+            return None
+        after_ms = int((asked - uptime_seconds - 1) * 1000)
+        if uptime_seconds < self._uptime_seconds:
+            self._after_ms = after_ms
+        self._uptime_seconds = uptime_seconds
+        return min(after_ms, self._after_ms + 1000)
 
 
 class _Addresses:
