@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 NeuronName = NewType("NeuronName", str)
 
 UNTOLD_POLLS_MAX = 12
-"""After so many polls in a row nobody waits any more for what a neuron does not tell: a minute."""
+"""After so many polls in a row nobody waits any more for what a neuron does not tell: a minute at
+the default interval, and less while doubts have it polled more often.
+"""
 
 NEURON_UNHEALTHY = Servable(ok=False, reason="neuron_unhealthy")
 """What is said of the models of a neuron that no longer answers."""
