@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cortexd.dialects.anthropic_native import is_plain
 from cortexd.dialects.anthropic_tools import chat_choice, chat_tools
 from cortexd.dialects.anthropic_turns import Conversation
 from cortexd.dialects.asked import Asked
@@ -70,7 +71,8 @@ class AnthropicAsked(msgspec.Struct, frozen=True):
     ended. `thinking`: whether it was asked for; None when nothing was said. `hide_thinking`: the
     client wants to know that there was some, but not to read it. `body`: as it was sent, for
     neurons that read messages themselves. `needs_chat`: it has parts that only Anthropic's own
-    servers read, and is served without them.
+    servers read, and is served without them; or such that engines may read more into than its chat
+    is bounded by.
     """
 
     asked: Asked
@@ -120,7 +122,8 @@ class _Chat:
 def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
     model = body.model()
     turns = body.required("messages")
-    conversation = Conversation(body.value("system"), as_objects(turns, "messages"))
+    given = as_objects(turns, "messages")
+    conversation = Conversation(body.value("system"), given)
     messages = conversation.messages
     if not messages:
         invalid("messages", "must not be empty")
@@ -146,7 +149,7 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
         prompt=prompt_size(messages, encoded_messages, chat.rendered),
         least_tokens=least_chat_tokens(messages),
     )
-    needs_chat = bool(conversation.left_out)
+    needs_chat = bool(conversation.left_out) or not is_plain(given, body.value("system"))
     return AnthropicAsked(asked, stops, thinking, hide_thinking, body, needs_chat)
 
 

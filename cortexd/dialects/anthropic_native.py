@@ -51,9 +51,42 @@ PASSED = frozenset(
 TOOL_FIELDS = ("name", "description", "input_schema")
 """All that a neuron has to know of a tool."""
 
+_TURN_KEYS = frozenset({"role", "content"})
+_BLOCK_KEYS = {
+    "text": frozenset({"type", "text", "cache_control", "citations"}),
+    "image": frozenset({"type", "source", "cache_control"}),
+    "thinking": frozenset({"type", "thinking", "signature"}),
+    "tool_use": frozenset({"type", "id", "name", "input", "cache_control", "caller"}),
+    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"}),
+}
 _VALUE = msgspec.json.Decoder()
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode
+
+
+def is_plain(turns: list[dict[str, object]], system: object) -> bool:
+    """Whether these turns hold no more than the chat that they would become.
+
+    Engines have written into the prompt what such a chat lacks: keys that nobody reads, a tool once
+    more for each reference to it, and the bytes of an image that a tool returned.
+    """
+    return _are_plain(system) and all(
+        turn.keys() <= _TURN_KEYS and _are_plain(turn.get("content")) for turn in turns
+    )
+
+
+def _are_plain(content: object, *, only: str = "") -> bool:
+    """`only`: the one type of block that there may be; any known one without."""
+    if not isinstance(content, list):
+        return content is None or isinstance(content, str)
+    for block in content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        keys = _BLOCK_KEYS.get(kind) if isinstance(kind, str) else None
+        if keys is None or not block.keys() <= keys or (only and kind != only):
+            return False
+        if kind == "tool_result" and not _are_plain(block.get("content"), only="text"):
+            return False
+    return True
 
 
 def native_body(

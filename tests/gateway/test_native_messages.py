@@ -72,6 +72,42 @@ async def test_a_message_goes_as_it_is_and_costs_what_the_neuron_counted(
         assert it.told[-1].dropped == ("container", "n_predict")
 
 
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
+USE = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+
+
+def result(*blocks: object) -> list[dict[str, object]]:
+    """Turns in which a tool was used and answers with these blocks."""
+    answer = {"type": "tool_result", "tool_use_id": "t", "content": list(blocks)}
+    return [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [USE]},
+        {"role": "user", "content": [answer]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("turns", "path"),
+    [
+        (result({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}), PATH),
+        (result({"type": "text", "text": "x", "junk": "y" * 100}), "/v1/chat/completions"),
+        (result(PICTURE), "/v1/chat/completions"),
+        (result({"type": "tool_reference", "tool_name": "f"}), "/v1/chat/completions"),
+        ([{"role": "user", "content": "hi", "junk": "y" * 100}], "/v1/chat/completions"),
+    ],
+)
+async def test_a_message_that_an_engine_may_read_more_into_goes_as_the_chat_it_is_bounded_as(
+    tmp_path: Path, turns: list[dict[str, object]], path: str
+) -> None:
+    sized = Catalogue((CatalogueModel(MODEL, image_tokens_max=50),))
+    async with (
+        fake_neuron() as neuron,
+        core(tmp_path, {"a": neuron.url}, anthropic={"a"}, catalogue=sized) as it,
+    ):
+        await it.ask(message(messages=turns), path=PATH)
+        assert [seen.path for seen in neuron.seen if seen.method == "POST"] == [path]
+
+
 NESTED: dict[str, dict[str, object]] = {
     "messages": {"messages": [{"role": "user", "content": "hi", "x": "nested"}]},
     "metadata": {"metadata": {"x": "nested"}},
@@ -137,7 +173,7 @@ async def test_an_engine_that_only_stops_while_it_streams_is_asked_for_a_chat_or
 async def test_turns_go_byte_for_byte_but_for_lines_that_change_with_every_request(
     tmp_path: Path,
 ) -> None:
-    turns = b'[ {"role":"user","content":"\\u0068i \xf0\x9f\x98\x80",  "x":1.0} ]'
+    turns = b'[ {"role":"user","content":"\\u0068i \xf0\x9f\x98\x80"  } ]'
     billing = "x-anthropic-billing-header: cch=1;\nBe brief."
     body = b'{"model":"sim/small","max_tokens":9,"messages":%b,"system":%b}'
     async with (
