@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cortexd.dialects.asked import PromptSize
+from cortexd.dialects.body import invalid, printable
 from cortexd.dialects.json_text import outside_strings
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ _REMARKABLE_KEYS = _MEDIA_KEYS.union(_CALL_KEYS)
 _ROLES_OF_TEXT = ("user", "assistant", "system", "developer")
 """Whoever else speaks is taken for a tool: its roles have many names."""
 
+_MEASURED_KEYS = _REMARKABLE_KEYS.union(
+    ("arguments", "content", "function", "name", "output", "role", "source", "text", "type")
+)
+"""What is looked for in messages, parts and calls."""
+_PLAIN_KEYS = _MEASURED_KEYS.union(("id", "tool_call_id", "index", "reasoning_content", "refusal"))
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[{]},")
 _DEPTH_STEPS = bytes.maketrans(b"[{,]}", bytes((2, 2, 1, 0, 0)))
 _HTML = b"<>&'\x7f"
@@ -91,7 +97,8 @@ def prompt_size(
 
     `messages`: decoded. `encoded_messages`: their compact UTF-8 JSON. `rendered_fields`: compact
     JSON of every other field that a template may write into the prompt (tools, schemas, ...);
-    `at_each`: of what it may write at each message again.
+    `at_each`: of what it may write at each message again. Raises Unfit for a key that some engine
+    would take for another one.
     """
     text_bytes = len(encoded_messages) + normalised_growth(encoded_messages)
     # Most messages are a role and a text, of which all is said.
@@ -101,6 +108,7 @@ def prompt_size(
         if type(message.get("content")) is not str
         or message.get("role") not in _ROLES_OF_TEXT
         or not _REMARKABLE_KEYS.isdisjoint(message)
+        or not _PLAIN_KEYS.issuperset(message)
     ]
     if not remarkable and not rendered_fields:
         return PromptSize(text_bytes)
@@ -139,6 +147,7 @@ class _Tally:
         self._name_bytes = 0
 
     def add_message(self, message: dict[str, object]) -> None:
+        _check_keys(message)
         content = message.get("content")
         if isinstance(content, list):
             for part in content:
@@ -176,6 +185,7 @@ class _Tally:
         return growth
 
     def _add_part(self, part: dict[str, object]) -> None:
+        _check_keys(part)
         media = [key for key in _MEDIA_KEYS & part.keys() if part[key] is not None]
         for key in media:
             self._add_media(MEDIA[key], part[key])
@@ -202,15 +212,27 @@ class _Tally:
             self._calls.append(calls)
             for call in calls if isinstance(calls, list) else [calls]:
                 if isinstance(call, dict):
+                    _check_keys(call)
                     function = call.get("function")
                     self._add_function(function if isinstance(function, dict) else call)
 
     def _add_function(self, function: dict[str, object]) -> None:
+        _check_keys(function)
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             self._arguments.append(arguments)
         name = _ENCODER.encode(function.get("name"))
         self._name_bytes = max(self._name_bytes, rendered_bytes(name))
+
+
+def _check_keys(said: dict[str, object]) -> None:
+    """Refuse a key that is one of those that are measured but for the case of its letters: engines
+    written in Go read it as that one (https://pkg.go.dev/encoding/json#Unmarshal).
+    """
+    if not _PLAIN_KEYS.issuperset(said):
+        for key in said.keys() - _PLAIN_KEYS:
+            if key.casefold() in _MEASURED_KEYS:
+                invalid(printable(key), f"must be spelled '{key.casefold()}'")
 
 
 def _is_json(text: str) -> bool:

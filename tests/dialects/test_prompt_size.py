@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cortexd.dialects.asked import PromptSize
+from cortexd.dialects.body import Unfit
 from cortexd.dialects.prompt_size import normalised_growth, prompt_size, rendered_bytes
 
 JSON = st.recursive(
@@ -243,6 +244,26 @@ def test_a_template_may_name_the_called_tool_at_each_of_its_results(
             len(json.dumps({**message, "content": ""})) for message in said[1 : results + 1]
         )
         assert (results + 1) * named + marks <= size.text_bytes + size.tools_bytes
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "Tool_Calls": []},
+        {"role": "assistant", "tool_call\u017f": []},
+        {"role": "user", "Content": []},
+        {"role": "user", "content": [{"type": "text", "text": "x", "IMAGE_URL": {}}]},
+        {"role": "user", "content": "x", "Images": ["AA"]},
+        {"role": "assistant", "tool_calls": [{"Function": {"name": "f"}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"Arguments": "{}"}}]},
+    ],
+)
+def test_a_key_that_some_engines_read_as_one_that_is_measured_is_refused(
+    message: dict[str, object],
+) -> None:
+    with pytest.raises(Unfit, match=r"must be spelled '[a-z_]+'"):
+        size_of([message])
+    assert size_of([{"role": "user", "content": "x", "Odd_key": 1}]).images == 0
 
 
 def test_tools_count_before_each_message_that_equals_the_last_of_the_user() -> None:
