@@ -457,7 +457,7 @@ async def test_what_a_template_adds_is_learned_and_reserved_from_then_on(tmp_pat
 
 async def test_what_a_client_has_a_template_say_is_not_learned(tmp_path: Path) -> None:
     """Or one key could make a model too dear for all others."""
-    usage = {"prompt_tokens": 5000, "completion_tokens": 3}
+    usage = {"prompt_tokens": 500, "completion_tokens": 3}
     async with (
         fake_neuron(usage=usage, reply_tokens=3) as neuron,
         core(tmp_path, {"a": neuron.url}, keys=[key(hard_cap=100_000)]) as it,
