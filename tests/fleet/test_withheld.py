@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio.testing
@@ -13,7 +15,7 @@ from cortexd.fleet.reports import ModelId, ModelLoad
 from cortexd.fleet.view import DeviceView
 from tests.fleet.scripted import ok, scripted
 from tests.fleet.talking import NOT_FOUND, Talk, beast
-from tests.fleet.test_poller import BEAST, POLLING, A, polled
+from tests.fleet.test_poller import BEAST, POLLING, A, Polled, polled
 
 Clock = trio.testing.MockClock
 HEALTH = ok(
@@ -25,18 +27,25 @@ BUSY = ModelLoad("org/a", in_flight=3, max_in_flight=4)
 FULL = (DeviceView(0, vram_used_mb=20_000, vram_free_mb=4_000),)
 
 
+@asynccontextmanager
+async def healthy(pool: Pool, clock: Clock) -> AsyncIterator[tuple[Talk, Polled]]:
+    """A neuron that has told of its limits and its memory once."""
+    talk = Talk()
+    talk.replies["/health"] = HEALTH
+    async with (
+        scripted(talk.script, within_seconds=KEPT_SECONDS + 60) as neuron,
+        polled(beast(neuron.url), pool, clock) as poller,
+    ):
+        yield talk, poller
+
+
 @pytest.mark.parametrize("reply", [FAILS, ok(b"<html>"), b"junk"])
 async def test_limits_and_memory_stand_while_a_neuron_does_not_tell_them(
     pool: Pool, mock_clock: Clock, caplog: pytest.LogCaptureFixture, reply: bytes
 ) -> None:
     """Else one bad answer reads as "no limit, nobody else there, all memory free"."""
     caplog.set_level(logging.WARNING, "cortexd.fleet")
-    talk = Talk()
-    talk.replies["/health"] = HEALTH
-    async with (
-        scripted(talk.script, within_seconds=60) as neuron,
-        polled(beast(neuron.url), pool, mock_clock) as poller,
-    ):
+    async with healthy(pool, mock_clock) as (talk, poller):
         talk.replies["/health"] = reply
         for _ in range(2):
             view = await poller.next()
@@ -52,12 +61,7 @@ async def test_limits_and_memory_stand_while_a_neuron_does_not_tell_them(
 async def test_what_is_not_told_for_long_is_not_known_any_more(
     pool: Pool, mock_clock: Clock
 ) -> None:
-    talk = Talk()
-    talk.replies["/health"] = HEALTH
-    async with (
-        scripted(talk.script, within_seconds=KEPT_SECONDS + 60) as neuron,
-        polled(beast(neuron.url), pool, mock_clock) as poller,
-    ):
+    async with healthy(pool, mock_clock) as (talk, poller):
         talk.replies["/health"] = FAILS
         view = await poller.next(after_seconds=KEPT_SECONDS - 1)
         assert view.models[A].load == BUSY
@@ -68,12 +72,7 @@ async def test_what_is_not_told_for_long_is_not_known_any_more(
 async def test_a_call_that_a_neuron_does_not_have_any_more_tells_nothing(
     pool: Pool, mock_clock: Clock
 ) -> None:
-    talk = Talk()
-    talk.replies["/health"] = HEALTH
-    async with (
-        scripted(talk.script, within_seconds=60) as neuron,
-        polled(beast(neuron.url), pool, mock_clock) as poller,
-    ):
+    async with healthy(pool, mock_clock) as (talk, poller):
         talk.replies["/health"] = NOT_FOUND
         view = await poller.next()
         assert (view.models[A].load, view.withheld) == (ModelLoad("org/a"), ())
@@ -82,13 +81,8 @@ async def test_a_call_that_a_neuron_does_not_have_any_more_tells_nothing(
 async def test_what_a_neuron_told_before_it_was_down_counts_no_more(
     pool: Pool, mock_clock: Clock
 ) -> None:
-    talk = Talk()
-    talk.replies["/health"] = HEALTH
-    fine = talk.replies["/models"]
-    async with (
-        scripted(talk.script, within_seconds=60) as neuron,
-        polled(beast(neuron.url), pool, mock_clock) as poller,
-    ):
+    async with healthy(pool, mock_clock) as (talk, poller):
+        fine = talk.replies["/models"]
         talk.replies["/models"] = talk.replies["/health"] = FAILS
         for _ in range(POLLING.misses_to_unhealthy):
             await poller.next()
@@ -101,12 +95,7 @@ async def test_memory_told_before_a_model_left_is_of_before_until_it_is_told_aga
     pool: Pool, mock_clock: Clock
 ) -> None:
     """Nothing is placed by it meanwhile: it may be free now, or a stranger's."""
-    talk = Talk()
-    talk.replies["/health"] = HEALTH
-    async with (
-        scripted(talk.script, within_seconds=60) as neuron,
-        polled(beast(neuron.url), pool, mock_clock) as poller,
-    ):
+    async with healthy(pool, mock_clock) as (talk, poller):
         await poller.next()
         talk.replies["/models"], talk.replies["/health"] = ok(b"[]"), FAILS
         poller.board.withdraw(BEAST, ModelId(A))

@@ -7,7 +7,7 @@ gateway that looks; one that stood still, or that a client kept from looking, ha
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,8 +17,8 @@ import trio.testing
 
 from cortexd.gateway.exchange import End
 from cortexd.gateway.relay import Clocks
-from tests.fleet.scripted import Peer, Scripted, ok, scripted
-from tests.support.core import Core, RecordingClient, core, key
+from tests.fleet.scripted import Peer, ok, scripted
+from tests.support.core import RecordingClient, core, key
 from tests.support.surfaces import MODEL
 
 OUTPUT = 4000
@@ -102,27 +102,26 @@ class Quick(RecordingClient):
             await asking
 
 
-async def spent(it: Core, client: RecordingClient) -> int:
-    """What the request of this client costs."""
-    asking = it.ask(BODY, client=client)
-    await (client.stay(asking) if isinstance(client, Quick) else asking)
-    standing = await it.standing()
-    assert standing.reserved == 0
-    return standing.spent
-
-
-def gateway(directory: Path, server: Scripted, clocks: Clocks) -> AbstractAsyncContextManager[Core]:
-    return core(directory, {"a": server.url}, keys=[key(hard_cap=10**6)], clocks=clocks)
-
-
 PATIENT = Clocks(first_byte_seconds=20, between_bytes_seconds=20)
 
 
-@pytest.mark.parametrize("more", [1, 20, 150])
-async def test_who_hangs_up_on_a_gateway_that_stood_still_pays_for_what_came_meanwhile(
-    tmp_path: Path, more: int
-) -> None:
-    client = Quick()
+async def spent(
+    directory: Path, client: RecordingClient, play: Play, clocks: Clocks = PATIENT
+) -> int:
+    """What the request of this client costs, to which a neuron plays its answer."""
+    async with (
+        scripted(neuron(play), within_seconds=30) as server,
+        core(directory, {"a": server.url}, keys=[key(hard_cap=10**6)], clocks=clocks) as it,
+    ):
+        asking = it.ask(BODY, client=client)
+        await (client.stay(asking) if isinstance(client, Quick) else asking)
+        standing = await it.standing()
+        assert standing.reserved == 0
+        return standing.spent
+
+
+def going_still(client: Quick, more: int) -> Play:
+    """Two tokens are seen; so many more have come when the gateway hears of the hang-up."""
 
     async def play(peer: Peer) -> None:
         await peer.send(HEAD + tokens(2))
@@ -131,28 +130,20 @@ async def test_who_hangs_up_on_a_gateway_that_stood_still_pays_for_what_came_mea
         write_at_once(peer, tokens(more))
         client.hang_up()
 
-    async with (
-        scripted(neuron(play), within_seconds=30) as server,
-        gateway(tmp_path, server, PATIENT) as it,
-    ):
-        assert await spent(it, client) == PROMPT + 2 + more + IN_FLIGHT
+    return play
+
+
+@pytest.mark.parametrize("more", [1, 20, 150])
+async def test_who_hangs_up_on_a_gateway_that_stood_still_pays_for_what_came_meanwhile(
+    tmp_path: Path, more: int
+) -> None:
+    client = Quick()
+    assert await spent(tmp_path, client, going_still(client, more)) == PROMPT + 2 + more + IN_FLIGHT
 
 
 async def test_more_than_is_looked_through_is_charged_in_full(tmp_path: Path) -> None:
     client = Quick()
-
-    async def play(peer: Peer) -> None:
-        await peer.send(HEAD + tokens(2))
-        await trio.testing.wait_all_tasks_blocked()
-        assert client.tokens == 2
-        write_at_once(peer, tokens(300))
-        client.hang_up()
-
-    async with (
-        scripted(neuron(play), within_seconds=30) as server,
-        gateway(tmp_path, server, PATIENT) as it,
-    ):
-        assert await spent(it, client) == PROMPT + OUTPUT
+    assert await spent(tmp_path, client, going_still(client, 300)) == PROMPT + OUTPUT
 
 
 async def test_an_answer_that_began_while_nobody_looked_is_charged_in_full(
@@ -165,11 +156,7 @@ async def test_an_answer_that_began_while_nobody_looked_is_charged_in_full(
         write_at_once(peer, HEAD + tokens(150))
         client.hang_up()
 
-    async with (
-        scripted(neuron(play), within_seconds=30) as server,
-        gateway(tmp_path, server, PATIENT) as it,
-    ):
-        assert await spent(it, client) == PROMPT + OUTPUT
+    assert await spent(tmp_path, client, play) == PROMPT + OUTPUT
 
 
 async def test_who_hangs_up_before_the_first_token_pays_for_the_prompt(tmp_path: Path) -> None:
@@ -179,11 +166,7 @@ async def test_who_hangs_up_before_the_first_token_pays_for_the_prompt(tmp_path:
         await trio.testing.wait_all_tasks_blocked()
         client.hang_up()
 
-    async with (
-        scripted(neuron(play), within_seconds=30) as server,
-        gateway(tmp_path, server, PATIENT) as it,
-    ):
-        assert await spent(it, client) == PROMPT + IN_FLIGHT
+    assert await spent(tmp_path, client, play) == PROMPT + IN_FLIGHT
 
 
 async def test_a_client_that_does_not_take_a_heartbeat_and_leaves_is_charged_in_full(
@@ -207,8 +190,4 @@ async def test_a_client_that_does_not_take_a_heartbeat_and_leaves_is_charged_in_
         client.hang_up()
 
     clocks = Clocks(first_byte_seconds=20, between_bytes_seconds=20, heartbeat_seconds=0.01)
-    async with (
-        scripted(neuron(play), within_seconds=30) as server,
-        gateway(tmp_path, server, clocks) as it,
-    ):
-        assert await spent(it, client) == PROMPT + OUTPUT
+    assert await spent(tmp_path, client, play, clocks) == PROMPT + OUTPUT
