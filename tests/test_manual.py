@@ -422,7 +422,7 @@ def test_every_header_that_a_neuron_gets_is_in_the_manual() -> None:
         (
             "Taken out of `chat_template_kwargs`",
             fields.TEMPLATE_KWARGS_REMOVED
-            | {"chat_template_kwargs", *fields.TEMPLATE_TOKENS_REMOVED},
+            | {"chat_template_kwargs", *fields.TEMPLATE_MARK_ENDINGS},
         ),
     ],
 )

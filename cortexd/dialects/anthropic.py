@@ -122,8 +122,8 @@ class _Chat:
 def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
     model = body.model()
     turns = body.required("messages")
-    given = as_objects(turns, "messages")
-    conversation = Conversation(body.value("system"), given)
+    system, given = body.value("system"), as_objects(turns, "messages")
+    conversation = Conversation(system, given)
     messages = conversation.messages
     if not messages:
         invalid("messages", "must not be empty")
@@ -149,7 +149,7 @@ def _asked(body: Body, forward_fields: frozenset[str]) -> AnthropicAsked:
         prompt=prompt_size(messages, encoded_messages, chat.rendered),
         least_tokens=least_chat_tokens(messages),
     )
-    needs_chat = bool(conversation.left_out) or not is_plain(given, body.value("system"))
+    needs_chat = bool(conversation.left_out) or not is_plain(given, system)
     return AnthropicAsked(asked, stops, thinking, hide_thinking, body, needs_chat)
 
 

@@ -148,7 +148,7 @@ Engines hand these on by name, so that a template, or a slow call, could come in
 (https://nvd.nist.gov/vuln/detail/CVE-2025-62426).
 """
 
-TEMPLATE_TOKENS_REMOVED = ("_token", "_tokens")
+TEMPLATE_MARK_ENDINGS = ("_token", "_tokens")
 """How keys of `chat_template_kwargs` end that stand for marks of the model's own: `eos_token`.
 
 Engines let them win over the tokenizer's, and templates write them after every message

@@ -21,7 +21,7 @@ from cortexd.dialects.fields import (
     READ_HERE,
     RENDERED,
     TEMPLATE_KWARGS_REMOVED,
-    TEMPLATE_TOKENS_REMOVED,
+    TEMPLATE_MARK_ENDINGS,
 )
 from cortexd.dialects.forwarding import Lists, output_requested, streaming, take
 from cortexd.dialects.generated import seen_in
@@ -127,7 +127,7 @@ def _template_kwargs(body: Body, dropped: list[str]) -> tuple[msgspec.Raw, objec
     removed = {
         name
         for name in kwargs
-        if name in TEMPLATE_KWARGS_REMOVED or name.endswith(TEMPLATE_TOKENS_REMOVED)
+        if name in TEMPLATE_KWARGS_REMOVED or name.endswith(TEMPLATE_MARK_ENDINGS)
     }
     if not removed:
         return body.fields["chat_template_kwargs"], kwargs

@@ -6,8 +6,8 @@ out again. Refuses to know models and limits: `upper_bound.py` turns these sizes
 Theory. A template writes out strings that stand in the messages; the quotes, keys and braces of
 the message pay for the marks that it puts around them. Three things can make the text longer than
 its JSON: a tokenizer that normalises to NFC first, a template that writes tool calls or tool
-results with `tojson` (indented, ASCII only, HTML-safe) or names the tool at each result again, and
-media, whose bytes say nothing.
+results with `tojson` (indented, ASCII only, HTML-safe) or says some of it again (tools before equal
+messages, the name of a tool at each result), and media, whose bytes say nothing.
 """
 
 from __future__ import annotations

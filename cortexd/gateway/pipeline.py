@@ -229,9 +229,8 @@ class Gateway:
                 outcome = await relay.run(wanted, self._traffic, granted)
             finally:
                 granted.ending = relay.ending
-        if added := added_by_template(
-            bounded.request.asked, bounded.limits, bounded.ceiling, granted.ending
-        ):
+        added = added_by_template(asked, bounded.limits, bounded.ceiling, granted.ending)
+        if added:
             await self._desk.learn(bounded.model, added)
         if isinstance(outcome, LastBytes):
             await client.finish(outcome.data)
